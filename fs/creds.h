@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Acting as the caller of a request: the owner, group and mode of what is made come out as if the
+ * caller had worked on the source directly.
+ *
+ * The kernel has checked the caller's permissions on our mount (default_permissions), so
+ * CAP_DAC_OVERRIDE is kept while acting: what a supplementary group or a capability of the caller
+ * allowed there must not be refused by the source. Only the calling thread changes (raw system
+ * calls; glibc's wrappers would change all threads).
+ */
+#ifndef STG_FS_CREDS_H
+#define STG_FS_CREDS_H
+
+#include "fs/fs.h"
+
+/* Which of the caller's properties an operation needs besides user and group. */
+enum stg_creds_need {
+    STG_CREDS_IDS = 0,
+    STG_CREDS_GROUPS = 1, /* supplementary groups: they decide whether set-group-ID survives */
+    STG_CREDS_UMASK = 2,  /* the umask, for what is made where a default ACL may override it */
+    STG_CREDS_STRICT = 4, /* no capability is kept: the source shall check permissions itself */
+};
+
+struct stg_creds {
+    bool switched;
+    bool groups;
+};
+
+/* Becomes the caller of `req`. Returns 0, or -errno with nothing changed. */
+int stg_creds_assume(fuse_req_t req, int need, struct stg_creds *ret_creds);
+
+/* Becomes the daemon again. */
+void stg_creds_restore(struct stg_creds *creds);
+
+/* Is the caller in group `gid`? */
+bool stg_creds_in_group(fuse_req_t req, gid_t gid);
+
+/* Remembers the daemon's own credentials; once, before the first request. */
+void stg_creds_init(void);
+
+#endif

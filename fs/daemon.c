@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Owns the hand-over between the started process and the daemon. */
+#include "fs/daemon.h"
+
+#include "fs/fs.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/statfs.h>
+#include <sys/wait.h>
+
+static int wait_until_mounted(int fd, pid_t child) {
+    struct statfs info;
+    char byte;
+    ssize_t got;
+
+    do {
+        got = read(fd, &byte, 1);
+    } while (got < 0 && errno == EINTR);
+    if (got != 1) {
+        int status = 0;
+
+        (void)waitpid(child, &status, 0); /* ours, so it can be waited for */
+        if (WIFSIGNALED(status))
+            stg_error("the daemon was killed by signal %d before it mounted", WTERMSIG(status));
+        return 1;
+    }
+    /* The kernel holds this back until its first exchange with the daemon is complete. */
+    if (statfs(stg_fs.options.mountpoint, &info)) {
+        stg_error("the mount does not answer: %m");
+        return 1;
+    }
+    return 0;
+}
+
+int stg_daemon_start(void) {
+    int ends[2];
+    pid_t child;
+
+    if (pipe2(ends, O_CLOEXEC))
+        return -errno;
+    (void)fflush(NULL); /* nothing is pending that matters */
+    child = fork();
+    if (child < 0) {
+        int error = -errno;
+
+        stg_fd_close(ends[0]);
+        stg_fd_close(ends[1]);
+        return error;
+    }
+    if (child) {
+        stg_fd_close(ends[1]);
+        _exit(wait_until_mounted(ends[0], child));
+    }
+    stg_fd_close(ends[0]);
+    stg_fs.ready_fd = ends[1];
+    (void)setsid(); /* fails only for a group leader, which a new child is not */
+    return chdir("/") ? -errno : 0;
+}
+
+void stg_daemon_ready(void) {
+    int null_fd;
+
+    if (stg_fs.ready_fd < 0)
+        return;
+    stg_log_to_syslog("stagefs");
+    null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int fd = 0; null_fd >= 0 && fd <= 2; fd++)
+        (void)dup2(null_fd, fd); /* at worst the terminal stays open */
+    if (null_fd > 2)
+        stg_fd_close(null_fd);
+    if (write(stg_fs.ready_fd, "", 1) != 1)
+        stg_warning("the process that started the mount is gone");
+    stg_fd_close(stg_fd_steal(&stg_fs.ready_fd));
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Owns the cached descriptors. Does not know how one is opened. */
+#include "fs/fdcache.h"
+
+#include "fs/inode.h"
+#include "util/cleanup.h"
+
+#include <pthread.h>
+
+struct slot {
+    struct stg_inode *inode; /* NULL: free */
+    int fd;
+    uint32_t holders;
+    bool used; /* since the hand last came by */
+};
+
+static struct slot *slots; /* slot 0 is never used; protected by lock, as all below */
+static unsigned slot_count;
+static unsigned hand;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+int stg_fdcache_init(unsigned capacity) {
+    slots = calloc(capacity + 1, sizeof(*slots));
+    slot_count = capacity + 1;
+    hand = 0;
+    return slots ? 0 : -ENOMEM;
+}
+
+void stg_fdcache_fini(void) {
+    for (unsigned i = 1; slots && i < slot_count; i++)
+        if (slots[i].inode)
+            stg_fd_close(slots[i].fd);
+    free(slots);
+    slots = NULL;
+}
+
+static int hold_locked(struct stg_inode *inode, uint16_t *ret_slot) {
+    struct slot *slot = &slots[inode->cache_slot];
+
+    slot->holders++;
+    slot->used = true;
+    *ret_slot = inode->cache_slot;
+    return slot->fd;
+}
+
+int stg_fdcache_get(struct stg_inode *inode, uint16_t *ret_slot) {
+    int fd = -1;
+
+    pthread_mutex_lock(&lock);
+    if (inode->cache_slot)
+        fd = hold_locked(inode, ret_slot);
+    pthread_mutex_unlock(&lock);
+    return fd;
+}
+
+/* A slot that is free or has had its second chance; 0 where all are held. */
+static unsigned pick_slot_locked(void) {
+    for (unsigned steps = 2 * slot_count; steps; steps--) {
+        hand = hand + 1 < slot_count ? hand + 1 : 1;
+        if (!slots[hand].inode)
+            return hand;
+        if (slots[hand].holders)
+            continue;
+        if (!slots[hand].used)
+            return hand;
+        slots[hand].used = false;
+    }
+    return 0;
+}
+
+int stg_fdcache_add(struct stg_inode *inode, int fd, uint16_t *ret_slot) {
+    int unwanted = -1;
+    unsigned index;
+
+    pthread_mutex_lock(&lock);
+    if (inode->cache_slot) {
+        unwanted = fd;
+        fd = hold_locked(inode, ret_slot);
+    } else {
+        index = pick_slot_locked();
+        if (index) {
+            if (slots[index].inode) {
+                slots[index].inode->cache_slot = 0;
+                unwanted = slots[index].fd;
+            }
+            slots[index] = (struct slot){.inode = inode, .fd = fd};
+            inode->cache_slot = (uint16_t)index;
+            (void)hold_locked(inode, ret_slot); /* gives back `fd` */
+        } else {
+            *ret_slot = 0;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    stg_fd_close(unwanted);
+    return fd;
+}
+
+void stg_fdcache_put(uint16_t slot) {
+    pthread_mutex_lock(&lock);
+    slots[slot].holders--;
+    pthread_mutex_unlock(&lock);
+}
+
+void stg_fdcache_drop(struct stg_inode *inode) {
+    int unwanted = -1;
+
+    pthread_mutex_lock(&lock);
+    if (inode->cache_slot) {
+        unwanted = slots[inode->cache_slot].fd;
+        slots[inode->cache_slot] = (struct slot){0};
+        inode->cache_slot = 0;
+    }
+    pthread_mutex_unlock(&lock);
+    stg_fd_close(unwanted);
+}

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The inodes that the kernel knows: the table from what an object is to its node ID, and the way
+ * back from a node ID to a descriptor.
+ *
+ * Lifetime: the kernel's lookup count and the daemon's own references are counted apart; the
+ * inode is freed when both are zero. During a request the kernel holds its inodes, so operations
+ * use them without taking references of their own.
+ */
+#ifndef STG_FS_INODE_H
+#define STG_FS_INODE_H
+
+#include "fs/volume.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "fs/fs.h"
+
+struct stg_place;
+
+/* How the inode's opens are served; see iomode.h. */
+enum stg_iomode { STG_IO_IDLE, STG_IO_PASSTHROUGH, STG_IO_CACHED };
+
+struct stg_inode {
+    struct stg_inode *next;    /* hash chain; protected by the shard's lock */
+    struct stg_volume *volume; /* constant */
+    struct stg_place *place;   /* volumes without handles only; protected by the place lock */
+    uint64_t ino;              /* constant: the source's inode number */
+    uint64_t nlookup;          /* the kernel's lookup count; protected by the shard's lock */
+    uint32_t refs;             /* the daemon's references; protected by the shard's lock */
+    int32_t pinned_fd;         /* O_PATH of an object that has no name any more, or -1;
+                                  protected by the place lock */
+    int32_t backing_id;        /* protected by the inode's io lock */
+    uint32_t opens;            /* the same */
+    uint32_t writable_opens;   /* opens that could map it for writing; the same */
+    uint16_t cache_slot;       /* protected by the descriptor cache's lock; 0: none */
+    uint8_t io_mode;           /* enum stg_iomode; protected by the io lock */
+    bool queued;               /* is on the linger queue; protected by the io lock */
+    atomic_bool mapped;        /* may be changed through a mapping that outlived its handle */
+    bool hashed;               /* still found by lookups; protected by the shard's lock */
+    uint8_t handle_bytes;      /* constant */
+    int8_t type;               /* constant: the file type of st_mode >> 12 */
+    int32_t handle_type;       /* constant */
+    unsigned char handle[];    /* constant */
+};
+
+/* What statx must be asked for wherever an inode is looked up. */
+#define STG_STATX_MASK (STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
+
+static inline bool stg_inode_is_regular(const struct stg_inode *inode) {
+    return inode->type == (S_IFREG >> 12);
+}
+
+/* Node ID to inode; valid during the request that named it. */
+static inline struct stg_inode *stg_inode_of(fuse_ino_t nodeid) {
+    return nodeid == FUSE_ROOT_ID ? stg_fs.root : (struct stg_inode *)(uintptr_t)nodeid;
+}
+
+static inline fuse_ino_t stg_inode_id(const struct stg_inode *inode) {
+    return inode == stg_fs.root ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)inode;
+}
+
+/* Prepares the table; 0 or -errno. */
+int stg_inode_init(void);
+
+/* Frees every inode, whatever its counts: for the end of the mount. */
+void stg_inode_fini(void);
+
+/* How many inodes are known. */
+uint64_t stg_inode_count(void);
+
+/*
+ * The inode of the object behind `fd` (O_PATH is enough; borrowed) that `stx` describes, its
+ * lookup count raised by one. `parent` and `name` say where it was found: the way back to it on a
+ * volume without file handles; NULL for an object that has no name. Returns 0 or -errno.
+ */
+int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, const char *name,
+                  struct stg_inode **ret_inode);
+
+/* Lowers the kernel's lookup count by `count`; frees the inode with the last. */
+void stg_inode_forget(struct stg_inode *inode, uint64_t count);
+
+/* Takes and drops one of the daemon's own references. */
+void stg_inode_ref(struct stg_inode *inode);
+void stg_inode_unref(struct stg_inode *inode);
+
+/* The inode's own of the io locks: of one rank, never two at once. */
+pthread_mutex_t *stg_inode_io_lock(const struct stg_inode *inode);
+
+/* A descriptor lent by stg_inode_fd(). */
+struct stg_lent_fd {
+    int fd;        /* O_PATH; -1: nothing is lent */
+    uint16_t slot; /* of the descriptor cache; 0: to be closed */
+    bool borrowed; /* pinned or global: neither */
+};
+
+/*
+ * Lends an O_PATH descriptor of the inode, from the cache or opened anew. Returns 0, -ESTALE where
+ * the object is gone from the source, or -errno. To be given back with stg_inode_fd_put().
+ */
+int stg_inode_fd(struct stg_inode *inode, struct stg_lent_fd *ret_lent);
+void stg_inode_fd_put(struct stg_lent_fd *lent);
+#define stg_auto_lent __attribute__((cleanup(stg_inode_fd_put)))
+#define STG_LENT_NONE                                                                              \
+    { .fd = -1 }
+
+/*
+ * Opens the object itself with `flags` (O_CLOEXEC is added; O_CREAT, O_EXCL, O_NOFOLLOW and
+ * O_DIRECT are taken away). Returns a descriptor that the caller owns, or -errno.
+ */
+int stg_inode_open(struct stg_inode *inode, int flags);
+
+/* The same for an O_PATH descriptor that the caller has. */
+int stg_reopen(int fd, int flags);
+
+/* Room for "/proc/self/fd/N". */
+#define STG_PROC_FD_BYTES 32
+
+/* Writes the path by which the kernel follows `fd` to its object. */
+void stg_proc_fd(char path[STG_PROC_FD_BYTES], int fd);
+
+/* A known inode by the object behind `fd`, referenced; NULL where it is not known. */
+struct stg_inode *stg_inode_find(int fd, const struct statx *stx);
+
+#endif

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Owns the way from an inode to a descriptor: pinned, cached, by file handle, or by walking the
+ * places from the source down and checking that what is found there is still the same object.
+ */
+#include "fs/inode.h"
+
+#include "fs/fdcache.h"
+#include "fs/kernel_abi.h"
+#include "fs/place.h"
+#include "util/cleanup.h"
+
+#include <stdio.h>
+
+/* Deeper than any path: a loop of places, made by renames behind the mount, ends here. */
+#define DEPTH_MAX 2048
+
+static int open_handle(const struct stg_inode *inode, int mount_fd, int flags) {
+    struct stg_file_handle handle = {
+        .head = {.handle_bytes = inode->handle_bytes, .handle_type = inode->handle_type}};
+    int fd;
+
+    memcpy(handle.head.f_handle, inode->handle, inode->handle_bytes);
+    fd = open_by_handle_at(mount_fd, &handle.head, flags | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+/* Is the object behind `fd` the one that the inode stands for? On volumes without handles. */
+static bool is_still(const struct stg_inode *inode, int fd) {
+    struct statx stx;
+    struct stg_volume *volume;
+
+    return !statx(fd, "", AT_EMPTY_PATH, STG_STATX_MASK, &stx) && stx.stx_ino == inode->ino &&
+           (int8_t)(stx.stx_mode >> 12) == inode->type && !stg_volume_get(fd, &stx, &volume) &&
+           volume == inode->volume;
+}
+
+static int lend(struct stg_inode *inode, unsigned depth, struct stg_lent_fd *ret_lent);
+
+static int open_place(struct stg_inode *inode, unsigned depth) {
+    stg_auto_free char *name = NULL;
+    struct stg_lent_fd lent = STG_LENT_NONE;
+    struct stg_inode *parent;
+    int fd = -1;
+    int error = stg_place_get(inode, &parent, &name);
+
+    if (error)
+        return error;
+    error = depth < DEPTH_MAX ? lend(parent, depth + 1, &lent) : -ESTALE;
+    if (!error) {
+        fd = openat(lent.fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0)
+            error = errno == ENOENT || errno == ENOTDIR ? -ESTALE : -errno;
+        else if (!is_still(inode, fd))
+            error = -ESTALE;
+    }
+    stg_inode_fd_put(&lent);
+    stg_inode_unref(parent);
+    if (error) {
+        stg_fd_close(fd);
+        return error;
+    }
+    return fd;
+}
+
+static int lend(struct stg_inode *inode, unsigned depth, struct stg_lent_fd *ret_lent) {
+    uint16_t slot = 0;
+    int fd = inode == stg_fs.root ? stg_fs.source_fd : stg_place_pinned(inode);
+
+    if (fd >= 0) {
+        *ret_lent = (struct stg_lent_fd){.fd = fd, .borrowed = true};
+        return 0;
+    }
+    fd = stg_fdcache_get(inode, &slot);
+    if (fd < 0) {
+        fd = inode->volume->handles ? open_handle(inode, inode->volume->mount_fd, O_PATH)
+                                    : open_place(inode, depth);
+        if (fd < 0)
+            return fd;
+        fd = stg_fdcache_add(inode, fd, &slot);
+    }
+    *ret_lent = (struct stg_lent_fd){.fd = fd, .slot = slot};
+    return 0;
+}
+
+int stg_inode_fd(struct stg_inode *inode, struct stg_lent_fd *ret_lent) {
+    return lend(inode, 0, ret_lent);
+}
+
+void stg_inode_fd_put(struct stg_lent_fd *lent) {
+    if (lent->fd < 0 || lent->borrowed)
+        return;
+    if (lent->slot)
+        stg_fdcache_put(lent->slot);
+    else
+        stg_fd_close(lent->fd);
+    lent->fd = -1;
+}
+
+void stg_proc_fd(char path[STG_PROC_FD_BYTES], int fd) {
+    (void)snprintf(path, STG_PROC_FD_BYTES, "/proc/self/fd/%d", fd); /* always fits */
+}
+
+static int clean_flags(int flags) {
+    return (flags & ~(O_CREAT | O_EXCL | O_NOFOLLOW | O_DIRECT)) | O_CLOEXEC | O_NOCTTY;
+}
+
+int stg_reopen(int fd, int flags) {
+    char path[STG_PROC_FD_BYTES];
+    int opened;
+
+    stg_proc_fd(path, fd);
+    opened = open(path, clean_flags(flags));
+    return opened < 0 ? -errno : opened;
+}
+
+int stg_inode_open(struct stg_inode *inode, int flags) {
+    stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
+    int error;
+
+    if (inode->volume->handles && inode->volume->data_fd >= 0)
+        return open_handle(inode, inode->volume->data_fd, clean_flags(flags));
+    error = stg_inode_fd(inode, &lent);
+    return error ? error : stg_reopen(lent.fd, flags);
+}

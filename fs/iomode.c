@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Owns the state machine of an inode's opens, under the inode's io lock.
+ *
+ * A passed-through mapping holds the backing file and not ours, so RELEASE comes at close(2) while
+ * the mapping lives on, and stores through it move the source's times without any request. So the
+ * attributes of a file that is, or was, open for reading and writing are not cached until a read
+ * lease on it can be had: the kernel grants none while anybody has the file open for writing
+ * (fcntl(2), F_SETLEASE).
+ */
+#include "fs/iomode.h"
+
+#include "fs/backing.h"
+#include "fs/inode.h"
+#include "fs/linger.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+static const bool allowed_moves[3][3] = {
+    [STG_IO_IDLE] = {[STG_IO_PASSTHROUGH] = true, [STG_IO_CACHED] = true},
+    [STG_IO_PASSTHROUGH] = {[STG_IO_IDLE] = true},
+    [STG_IO_CACHED] = {[STG_IO_IDLE] = true},
+};
+
+static void move_locked(struct stg_inode *inode, enum stg_iomode mode) {
+    if (!allowed_moves[inode->io_mode][mode])
+        stg_error("inode %ju: way of I/O moved from %d to %d", (uintmax_t)inode->ino,
+                  inode->io_mode, mode);
+    inode->io_mode = (uint8_t)mode;
+}
+
+static bool can_map_writable(int flags) { return (flags & O_ACCMODE) == O_RDWR; }
+
+static void count_locked(struct stg_inode *inode, int flags) {
+    inode->opens++;
+    if (can_map_writable(flags))
+        inode->writable_opens++;
+}
+
+/* What the kernel shall open: on the volume's data mount where there is one. */
+static int open_for_backing(struct stg_inode *inode, struct stg_lent_fd *ret_lent) {
+    int fd;
+
+    if (inode->volume->data_fd < 0)
+        return stg_inode_fd(inode, ret_lent);
+    fd = stg_inode_open(inode, O_PATH);
+    if (fd < 0)
+        return fd;
+    *ret_lent = (struct stg_lent_fd){.fd = fd};
+    return 0;
+}
+
+static void begin_locked(struct stg_inode *inode, int fd) {
+    static atomic_bool told;
+    int32_t id = stg_backing_open(fd);
+
+    if (id > 0) {
+        inode->backing_id = id;
+        move_locked(inode, STG_IO_PASSTHROUGH);
+        return;
+    }
+    move_locked(inode, STG_IO_CACHED);
+    if (!atomic_exchange(&told, true))
+        stg_warning("a file cannot be passed through and is served by the daemon: %s",
+                    strerror(-id));
+}
+
+int stg_io_open(struct stg_inode *inode, int flags, int32_t *ret_backing_id) {
+    pthread_mutex_t *lock = stg_inode_io_lock(inode);
+    stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
+
+    pthread_mutex_lock(lock);
+    if (inode->io_mode == STG_IO_IDLE && stg_fs.passthrough) {
+        int error;
+
+        pthread_mutex_unlock(lock); /* the descriptor may have to be opened */
+        error = open_for_backing(inode, &lent);
+        if (error)
+            return error;
+        pthread_mutex_lock(lock);
+    }
+    if (inode->io_mode == STG_IO_IDLE) {
+        /* Without a descriptor: passthrough is off, or an open and its release came between. */
+        if (lent.fd >= 0)
+            begin_locked(inode, lent.fd);
+        else
+            move_locked(inode, STG_IO_CACHED);
+    }
+    count_locked(inode, flags);
+    *ret_backing_id = inode->io_mode == STG_IO_PASSTHROUGH ? inode->backing_id : 0;
+    pthread_mutex_unlock(lock);
+    return 0;
+}
+
+/* Has nobody, by descriptor or mapping, the file open for writing? */
+static bool is_unwritten(struct stg_inode *inode) {
+    stg_auto_fd int fd = stg_inode_open(inode, O_RDONLY | O_NONBLOCK | O_NOATIME);
+
+    if (fd < 0)
+        return fd == -ESTALE;
+    if (fcntl(fd, F_SETLEASE, F_RDLCK))
+        return false;
+    (void)fcntl(fd, F_SETLEASE, F_UNLCK); /* the close that follows would drop it, too */
+    return true;
+}
+
+void stg_io_release(struct stg_inode *inode, int flags) {
+    pthread_mutex_t *lock = stg_inode_io_lock(inode);
+    bool last_writable = false;
+
+    pthread_mutex_lock(lock);
+    if (can_map_writable(flags) && inode->io_mode == STG_IO_PASSTHROUGH) {
+        last_writable = inode->writable_opens == 1;
+        atomic_store(&inode->mapped, true); /* until it is known better */
+    }
+    if (can_map_writable(flags))
+        inode->writable_opens--;
+    if (!--inode->opens) {
+        if (inode->io_mode == STG_IO_CACHED) {
+            move_locked(inode, STG_IO_IDLE);
+        } else if (!stg_linger_add_locked(inode)) {
+            stg_backing_close(inode->backing_id);
+            inode->backing_id = 0;
+            move_locked(inode, STG_IO_IDLE);
+        }
+    }
+    pthread_mutex_unlock(lock);
+    if (last_writable && is_unwritten(inode))
+        atomic_store(&inode->mapped, false);
+}
+
+bool stg_io_may_be_mapped(struct stg_inode *inode) {
+    pthread_mutex_t *lock;
+    bool writable;
+
+    if (!stg_inode_is_regular(inode))
+        return false;
+    lock = stg_inode_io_lock(inode);
+    pthread_mutex_lock(lock);
+    writable = inode->writable_opens > 0;
+    pthread_mutex_unlock(lock);
+    if (writable)
+        return true;
+    if (!atomic_load(&inode->mapped))
+        return false;
+    if (!is_unwritten(inode))
+        return true;
+    atomic_store(&inode->mapped, false);
+    return false;
+}

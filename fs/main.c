@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * stagefs: mounts a source tree and serves it through kernel passthrough.
+ *
+ * The sources, from the outside in:
+ *   options    the command line, one table
+ *   preflight  what is refused before anything is changed
+ *   daemon     into the background once the mount answers
+ *   session    the connection with the kernel: mount, negotiation, loop
+ *   op_*       the operations, one file a family
+ *   reply      what is answered about an inode
+ *   creds      acting as the caller
+ *   iomode     how an inode's opens are served; backing and linger: the ids for that
+ *   inode      node IDs; inode_fd, fdcache, place: from an inode to a descriptor
+ *   volume     the source's mounts and their file handles
+ *   kernel_abi kernel interfaces newer than the headers
+ */
+#include "fs/fs.h"
+
+#include "config.h"
+#include "fs/daemon.h"
+#include "fs/preflight.h"
+#include "fs/session.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct stg_fs stg_fs = {.source_fd = -1, .ready_fd = -1};
+
+/* The calls that only print. Returns an exit status, or -1 where there is a mount to make. */
+static int print_only(const struct stg_options *options) {
+    if (options->show_help) {
+        stg_options_help(stdout);
+    } else if (options->show_version) {
+        printf("stagefs %s, libfuse %s\n", STG_VERSION, fuse_pkgversion());
+    } else if (options->show_manual) {
+        int error = stg_options_manual(options->source ? options->source : "", stdout);
+
+        if (error)
+            stg_error("cannot make the manual page: %s", strerror(-error));
+        return error ? 1 : 0;
+    } else {
+        return -1;
+    }
+    return fflush(stdout) ? 1 : 0;
+}
+
+int main(int argc, char **argv) {
+    int error = stg_options_parse(argc, argv, &stg_fs.options);
+    int status = error ? 1 : print_only(&stg_fs.options);
+
+    if (status < 0) {
+        if (stg_fs.options.debug)
+            stg_log_set_level(STG_LOG_DEBUG);
+        error = stg_preflight();
+        if (!error && !stg_fs.options.foreground)
+            error = stg_daemon_start();
+        if (!error)
+            error = stg_session_run();
+        status = error ? 1 : 0;
+    }
+    stg_fd_close(stg_fs.source_fd);
+    stg_options_fini(&stg_fs.options);
+    return status;
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Owns attributes: getattr, statx, setattr, statfs, and what a write takes away. */
+#include "fs/ops.h"
+
+#include "fs/creds.h"
+#include "fs/reply.h"
+#include "util/cleanup.h"
+
+#include <sys/statvfs.h>
+#include <sys/xattr.h>
+
+static int get_attributes(struct stg_inode *inode, int flags, struct statx *ret_stx) {
+    stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
+    int error = stg_inode_fd(inode, &lent);
+
+    if (error)
+        return error;
+    return statx(lent.fd, "", AT_EMPTY_PATH | flags, STG_STATX_MASK, ret_stx) ? -errno : 0;
+}
+
+void stg_op_getattr(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
+    struct stg_inode *inode = stg_inode_of(nodeid);
+    struct statx stx;
+    struct stat attr;
+    int error;
+
+    (void)fi; /* may be stale or absent; the inode is enough */
+    error = get_attributes(inode, 0, &stx);
+    if (error) {
+        stg_reply_result(req, error);
+        return;
+    }
+    stg_reply_fill_stat(inode->volume, &stx, &attr);
+    (void)fuse_reply_attr(req, &attr, stg_reply_attr_timeout(inode)); /* nothing to undo */
+}
+
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+void stg_op_statx(fuse_req_t req, fuse_ino_t nodeid, int flags, int mask,
+                  struct fuse_file_info *fi) {
+    struct stg_inode *inode = stg_inode_of(nodeid);
+    struct statx stx;
+    struct stat attr;
+    int error;
+
+    (void)fi;
+    (void)mask; /* the whole answer costs the same, and the kernel caches it */
+    error = get_attributes(inode, flags & AT_STATX_SYNC_TYPE, &stx);
+    if (error) {
+        stg_reply_result(req, error);
+        return;
+    }
+    stg_reply_fill_stat(inode->volume, &stx, &attr);
+    stx.stx_ino = attr.st_ino;
+    stx.stx_mode = (uint16_t)attr.st_mode;
+    if (!attr.st_rdev)
+        stx.stx_rdev_major = stx.stx_rdev_minor = 0;
+    (void)fuse_reply_statx(req, 0, &stx, stg_reply_attr_timeout(inode)); /* nothing to undo */
+}
+#endif
+
+int stg_kill_privileges(fuse_req_t req, int fd) {
+    char path[STG_PROC_FD_BYTES];
+    struct stat info;
+    mode_t mode;
+
+    stg_proc_fd(path, fd);
+    if (fstat(fd, &info))
+        return -errno;
+    if (!S_ISREG(info.st_mode))
+        return 0;
+    mode = info.st_mode & ~(mode_t)S_ISUID;
+    /* Set-group-ID without group execute survives a writer that is in the file's group. */
+    if ((mode & S_ISGID) && ((mode & S_IXGRP) || !stg_creds_in_group(req, info.st_gid)))
+        mode &= ~(mode_t)S_ISGID;
+    if (mode != info.st_mode && chmod(path, mode & 07777))
+        return -errno;
+    if (removexattr(path, "security.capability") && errno != ENODATA && errno != EOPNOTSUPP)
+        return -errno;
+    return 0;
+}
+
+static void fill_times(const struct stat *attr, int to_set, struct timespec times[2]) {
+    times[0] = (struct timespec){.tv_nsec = UTIME_OMIT};
+    times[1] = times[0];
+    if (to_set & FUSE_SET_ATTR_ATIME_NOW)
+        times[0].tv_nsec = UTIME_NOW;
+    else if (to_set & FUSE_SET_ATTR_ATIME)
+        times[0] = attr->st_atim;
+    if (to_set & FUSE_SET_ATTR_MTIME_NOW)
+        times[1].tv_nsec = UTIME_NOW;
+    else if (to_set & FUSE_SET_ATTR_MTIME)
+        times[1] = attr->st_mtim;
+}
+
+static int change_owner(fuse_req_t req, int fd, const struct stat *attr, int to_set) {
+    struct stg_creds creds;
+    uid_t uid = to_set & FUSE_SET_ATTR_UID ? attr->st_uid : (uid_t)-1;
+    gid_t gid = to_set & FUSE_SET_ATTR_GID ? attr->st_gid : (gid_t)-1;
+    int error;
+
+    if (!fuse_req_ctx(req)->uid)
+        return fchownat(fd, "", uid, gid, AT_EMPTY_PATH) ? -errno : 0;
+    /* As the caller: whether set-group-ID survives depends on the caller's groups. */
+    error = stg_creds_assume(req, STG_CREDS_GROUPS, &creds);
+    if (error)
+        return error;
+    error = fchownat(fd, "", uid, gid, AT_EMPTY_PATH) ? -errno : 0;
+    stg_creds_restore(&creds);
+    if (error == -EPERM && stg_fs.privileged) /* the caller had a capability of its own */
+        error = fchownat(fd, "", uid, gid, AT_EMPTY_PATH) ? -errno : 0;
+    return error;
+}
+
+static int change_size(struct stg_inode *inode, const char *path, off_t size,
+                       const struct fuse_file_info *fi) {
+    stg_auto_fd int fd = -1;
+
+    if (fi && fi->fh)
+        return ftruncate((int)fi->fh - 1, size) ? -errno : 0;
+    if (inode->volume->data_fd < 0)
+        return truncate(path, size) ? -errno : 0;
+    fd = stg_inode_open(inode, O_WRONLY); /* a read-only mount refuses here */
+    if (fd < 0)
+        return fd;
+    return ftruncate(fd, size) ? -errno : 0;
+}
+
+#define ANY_TIME                                                                                   \
+    (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW)
+#define ANY_CHANGE                                                                                 \
+    (ANY_TIME | FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_SIZE)
+
+static int change(fuse_req_t req, struct stg_inode *inode, int fd, const struct stat *attr,
+                  int to_set, const struct fuse_file_info *fi) {
+    char path[STG_PROC_FD_BYTES];
+    struct timespec times[2];
+    int error = 0;
+
+    stg_proc_fd(path, fd);
+    /*
+     * With HANDLE_KILLPRIV_V2 a write by somebody without CAP_FSETID comes as a change of nothing
+     * (the kernel's file_remove_privs() before a passed-through write), and a truncation
+     * by one with the bit FATTR_KILL_SUIDGID. chown clears the bits by itself.
+     */
+    if (!(to_set & ANY_CHANGE) ||
+        ((to_set & FUSE_SET_ATTR_KILL_SUID) && (to_set & FUSE_SET_ATTR_SIZE)))
+        error = stg_kill_privileges(req, fd);
+    if (!error && (to_set & FUSE_SET_ATTR_MODE))
+        error = chmod(path, attr->st_mode & 07777) ? -errno : 0;
+    if (!error && (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
+        error = change_owner(req, fd, attr, to_set);
+    if (!error && (to_set & FUSE_SET_ATTR_SIZE))
+        error = change_size(inode, path, attr->st_size, fi);
+    if (!error && (to_set & ANY_TIME)) {
+        fill_times(attr, to_set, times);
+        error = utimensat(fd, "", times, AT_EMPTY_PATH) ? -errno : 0;
+    }
+    return error;
+}
+
+void stg_op_setattr(fuse_req_t req, fuse_ino_t nodeid, struct stat *attr, int to_set,
+                    struct fuse_file_info *fi) {
+    struct stg_inode *inode = stg_inode_of(nodeid);
+    stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
+    int error = stg_inode_fd(inode, &lent);
+
+    if (!error)
+        error = change(req, inode, lent.fd, attr, to_set, fi);
+    if (error)
+        stg_reply_result(req, error);
+    else
+        stg_op_getattr(req, nodeid, NULL);
+}
+
+void stg_op_statfs(fuse_req_t req, fuse_ino_t nodeid) {
+    stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
+    struct statvfs info;
+    int error = stg_inode_fd(stg_inode_of(nodeid), &lent);
+
+    if (!error && fstatvfs(lent.fd, &info))
+        error = -errno;
+    if (error)
+        stg_reply_result(req, error);
+    else
+        (void)fuse_reply_statfs(req, &info); /* nothing to undo */
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Owns directories: opendir, readdir with and without attributes, releasedir, fsyncdir.
+ *
+ * Offsets are the source's own (d_off), so they stay good across seekdir and concurrent change
+ * exactly as far as the source's do.
+ */
+#include "fs/ops.h"
+
+#include "fs/reply.h"
+#include "util/cleanup.h"
+
+#include <dirent.h>
+#include <pthread.h>
+#include <string.h>
+
+#define DIR_BUFFER_BYTES 32768
+
+struct dir_handle {
+    pthread_mutex_t lock;
+    int fd;         /* constant */
+    off_t position; /* of the entry at `next`; protected by lock, as all below */
+    size_t next;
+    size_t filled;
+    _Alignas(struct dirent64) char buffer[DIR_BUFFER_BYTES];
+};
+
+static struct dir_handle *handle_of(const struct fuse_file_info *fi) {
+    return (struct dir_handle *)(uintptr_t)fi->fh;
+}
+
+static void free_handle(struct dir_handle *handle) {
+    stg_fd_close(handle->fd);
+    pthread_mutex_destroy(&handle->lock);
+    free(handle);
+}
+
+void stg_op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
+    struct dir_handle *handle = malloc(sizeof(*handle));
+    int fd = handle ? stg_inode_open(stg_inode_of(nodeid), O_RDONLY | O_DIRECTORY) : -ENOMEM;
+
+    if (fd < 0) {
+        free(handle);
+        stg_reply_result(req, fd);
+        return;
+    }
+    handle->fd = fd;
+    handle->position = 0;
+    handle->next = handle->filled = 0;
+    pthread_mutex_init(&handle->lock, NULL);
+    fi->fh = (uintptr_t)handle;
+    if (fuse_reply_open(req, fi) == -ENOENT)
+        free_handle(handle);
+}
+
+/* The entry at the handle's position: 1, 0 at the end, or -errno. The handle's lock is held. */
+static int peek_locked(struct dir_handle *handle, struct dirent64 **ret_entry) {
+    if (handle->next >= handle->filled) {
+        ssize_t got = getdents64(handle->fd, handle->buffer, DIR_BUFFER_BYTES);
+
+        handle->next = handle->filled = 0;
+        if (got <= 0)
+            return got ? -errno : 0;
+        handle->filled = (size_t)got;
+    }
+    *ret_entry = (struct dirent64 *)(void *)(handle->buffer + handle->next);
+    return 1;
+}
+
+static void advance_locked(struct dir_handle *handle, const struct dirent64 *entry) {
+    handle->position = entry->d_off;
+    handle->next += entry->d_reclen;
+}
+
+static int seek_locked(struct dir_handle *handle, off_t offset) {
+    /* 0 is always a rewind: it must show what has changed since. */
+    if (offset == handle->position && offset)
+        return 0;
+    if (lseek(handle->fd, offset, SEEK_SET) < 0)
+        return -errno;
+    handle->position = offset;
+    handle->next = handle->filled = 0;
+    return 0;
+}
+
+struct listing {
+    fuse_req_t req;
+    struct stg_inode *inode;
+    char *buffer;
+    size_t size;
+    size_t used;
+    bool plus;
+};
+
+/* What getdents itself tells, in the form that the reply wants. */
+static void fill_plain(const struct listing *listing, const struct dirent64 *entry,
+                       struct fuse_entry_param *ret_param) {
+    *ret_param = (struct fuse_entry_param){
+        .attr.st_ino = stg_volume_ino(listing->inode->volume, entry->d_ino),
+        .attr.st_mode = (mode_t)entry->d_type << 12,
+    };
+}
+
+/* Adds one entry. False where it does not fit. */
+static bool add_entry(struct listing *listing, const struct dirent64 *entry) {
+    char *at = listing->buffer + listing->used;
+    size_t room = listing->size - listing->used;
+    struct stg_inode *inode = NULL;
+    struct fuse_entry_param param;
+    struct statx stx;
+    size_t needed;
+    bool is_dots = !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..");
+
+    fill_plain(listing, entry, &param);
+    if (!listing->plus) {
+        needed =
+            fuse_add_direntry(listing->req, at, room, entry->d_name, &param.attr, entry->d_off);
+    } else {
+        /* One that cannot be looked up is listed all the same: the kernel asks when it must. */
+        if (!is_dots &&
+            fuse_add_direntry_plus(listing->req, NULL, 0, entry->d_name, NULL, 0) <= room &&
+            !stg_lookup(listing->inode, entry->d_name, &inode, &stx))
+            stg_reply_fill_entry(inode, &stx, &param);
+        needed =
+            fuse_add_direntry_plus(listing->req, at, room, entry->d_name, &param, entry->d_off);
+    }
+    if (needed > room) {
+        if (inode)
+            stg_inode_forget(inode, 1);
+        return false;
+    }
+    listing->used += needed;
+    return true;
+}
+
+static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
+                 struct fuse_file_info *fi, bool plus) {
+    struct dir_handle *handle = handle_of(fi);
+    stg_auto_free char *buffer = malloc(size);
+    struct listing listing = {req, stg_inode_of(nodeid), buffer, size, 0, plus};
+    struct dirent64 *entry = NULL;
+    int result;
+
+    if (!buffer) {
+        stg_reply_result(req, -ENOMEM);
+        return;
+    }
+    pthread_mutex_lock(&handle->lock);
+    result = seek_locked(handle, offset);
+    if (!result) {
+        while ((result = peek_locked(handle, &entry)) == 1 && add_entry(&listing, entry))
+            advance_locked(handle, entry);
+    }
+    pthread_mutex_unlock(&handle->lock);
+    if (result < 0 && !listing.used)
+        stg_reply_result(req, result);
+    else
+        (void)fuse_reply_buf(req, buffer, listing.used); /* interrupts are off: it is taken */
+}
+
+void stg_op_readdir(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
+                    struct fuse_file_info *fi) {
+    list(req, nodeid, size, offset, fi, false);
+}
+
+void stg_op_readdirplus(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
+                        struct fuse_file_info *fi) {
+    list(req, nodeid, size, offset, fi, true);
+}
+
+void stg_op_releasedir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
+    (void)nodeid;
+    free_handle(handle_of(fi));
+    stg_reply_result(req, 0);
+}
+
+void stg_op_fsyncdir(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *fi) {
+    struct dir_handle *handle = handle_of(fi);
+
+    (void)nodeid;
+    stg_reply_result(req, (datasync ? fdatasync(handle->fd) : fsync(handle->fd)) ? -errno : 0);
+}

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Owns what is done with an open file and reaches the daemon: all data of files that are not passed
+ * through, and of the others what the kernel has no passthrough for. Those have no descriptor here,
+ * so the source is opened for the one call.
+ */
+#include "fs/ops.h"
+
+#include "fs/reply.h"
+#include "util/cleanup.h"
+
+#include <sys/stat.h>
+
+/* The handle's descriptor, or one opened for this call and closed by it. */
+struct call_fd {
+    int fd; /* or -errno */
+    bool own;
+};
+
+static struct call_fd call_fd_get(fuse_ino_t nodeid, const struct fuse_file_info *fi, int flags) {
+    if (fi && fi->fh)
+        return (struct call_fd){.fd = (int)fi->fh - 1};
+    return (struct call_fd){.fd = stg_inode_open(stg_inode_of(nodeid), flags | O_NONBLOCK),
+                            .own = true};
+}
+
+static void call_fd_put(struct call_fd *call) {
+    if (call->own && call->fd >= 0)
+        stg_fd_close(call->fd);
+}
+
+#define auto_call_fd __attribute__((cleanup(call_fd_put))) struct call_fd
+
+void stg_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
+                 struct fuse_file_info *fi) {
+    auto_call_fd call = call_fd_get(nodeid, fi, O_RDONLY);
+    stg_auto_free char *buffer = malloc(size);
+    size_t done = 0;
+
+    if (call.fd < 0 || !buffer) {
+        stg_reply_result(req, call.fd < 0 ? call.fd : -ENOMEM);
+        return;
+    }
+    while (done < size) {
+        ssize_t got = pread(call.fd, buffer + done, size - done, offset + (off_t)done);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0 && !done) {
+            stg_reply_result(req, -errno);
+            return;
+        }
+        if (got <= 0)
+            break;
+        done += (size_t)got;
+    }
+    (void)fuse_reply_buf(req, buffer, done); /* nothing to undo */
+}
+
+void stg_op_write(fuse_req_t req, fuse_ino_t nodeid, const char *buffer, size_t size, off_t offset,
+                  struct fuse_file_info *fi) {
+    auto_call_fd call = call_fd_get(nodeid, fi, O_WRONLY);
+    size_t done = 0;
+    int error = call.fd < 0 ? call.fd : 0;
+
+    if (!error && fi->kill_suidgid)
+        error = stg_kill_privileges(req, call.fd);
+    while (!error && done < size) {
+        ssize_t put = pwrite(call.fd, buffer + done, size - done, offset + (off_t)done);
+
+        if (put >= 0)
+            done += (size_t)put;
+        else if (errno != EINTR)
+            error = -errno;
+    }
+    if (error && !done)
+        stg_reply_result(req, error);
+    else
+        (void)fuse_reply_write(req, done); /* the data is written; nothing to undo */
+}
+
+void stg_op_flush(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
+    /* The source's own flush, with its late errors, is that of a descriptor's last close. */
+    int fd = fi->fh ? fcntl((int)fi->fh - 1, F_DUPFD_CLOEXEC, 3)
+                    : stg_inode_open(stg_inode_of(nodeid), O_WRONLY);
+    int error = fd < 0 ? (fi->fh ? -errno : fd) : 0;
+
+    if (!error && close(fd))
+        error = -errno;
+    stg_reply_result(req, error == -ESTALE ? 0 : error);
+}
+
+void stg_op_fsync(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *fi) {
+    auto_call_fd call = call_fd_get(nodeid, fi, O_RDONLY);
+    int error = call.fd < 0 ? call.fd : 0;
+
+    if (!error && (datasync ? fdatasync(call.fd) : fsync(call.fd)))
+        error = -errno;
+    stg_reply_result(req, error);
+}
+
+void stg_op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
+                      struct fuse_file_info *fi) {
+    auto_call_fd call = call_fd_get(nodeid, fi, O_WRONLY);
+    int error = call.fd < 0 ? call.fd : 0;
+
+    if (!error && fallocate(call.fd, mode, offset, length))
+        error = -errno;
+    stg_reply_result(req, error);
+}
+
+void stg_op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence,
+                  struct fuse_file_info *fi) {
+    auto_call_fd call = call_fd_get(nodeid, fi, O_RDONLY);
+    off_t found = call.fd < 0 ? -1 : lseek(call.fd, offset, whence);
+
+    if (call.fd < 0)
+        stg_reply_result(req, call.fd);
+    else if (found < 0)
+        stg_reply_result(req, -errno);
+    else
+        (void)fuse_reply_lseek(req, found); /* nothing to undo */
+}
+
+void stg_op_copy_file_range(fuse_req_t req, fuse_ino_t nodeid_in, off_t offset_in,
+                            struct fuse_file_info *fi_in, fuse_ino_t nodeid_out, off_t offset_out,
+                            struct fuse_file_info *fi_out, size_t length, int flags) {
+    auto_call_fd in = call_fd_get(nodeid_in, fi_in, O_RDONLY);
+    auto_call_fd out = call_fd_get(nodeid_out, fi_out, O_WRONLY);
+    ssize_t copied;
+
+    if (in.fd < 0 || out.fd < 0) {
+        stg_reply_result(req, in.fd < 0 ? in.fd : out.fd);
+        return;
+    }
+    copied = copy_file_range(in.fd, &offset_in, out.fd, &offset_out, length, (unsigned)flags);
+    if (copied < 0)
+        stg_reply_result(req, -errno); /* on EXDEV and EOPNOTSUPP the kernel copies by itself */
+    else
+        (void)fuse_reply_write(req, (size_t)copied); /* nothing to undo */
+}

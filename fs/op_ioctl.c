@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Owns ioctl: inode flags and version, which mean the same here; anything else is not ours. */
+#include "fs/ops.h"
+
+#include "fs/reply.h"
+#include "util/cleanup.h"
+
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+void stg_op_ioctl(fuse_req_t req, fuse_ino_t nodeid, unsigned int command, void *argument,
+                  struct fuse_file_info *fi, unsigned flags, const void *in_buffer, size_t in_size,
+                  size_t out_size) {
+    union {
+        long number;
+        struct fsxattr attributes;
+    } value = {0};
+    stg_auto_fd int fd = -1;
+    int result;
+
+    (void)argument;
+    (void)fi;
+    (void)flags;
+    switch (command) {
+    case FS_IOC_GETFLAGS:
+    case FS_IOC_SETFLAGS:
+    case FS_IOC_GETVERSION:
+    case FS_IOC_FSGETXATTR:
+    case FS_IOC_FSSETXATTR:
+        break;
+    default:
+        stg_reply_result(req, -ENOTTY);
+        return;
+    }
+    if (in_size > sizeof(value) || out_size > sizeof(value)) {
+        stg_reply_result(req, -EINVAL);
+        return;
+    }
+    if (in_size)
+        memcpy(&value, in_buffer, in_size);
+    fd = stg_inode_open(stg_inode_of(nodeid), O_RDONLY | O_NONBLOCK);
+    if (fd < 0) {
+        stg_reply_result(req, fd);
+        return;
+    }
+    result = ioctl(fd, command, &value);
+    if (result < 0)
+        stg_reply_result(req, -errno);
+    else
+        (void)fuse_reply_ioctl(req, result, &value, out_size); /* nothing to undo */
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Owns lookup and forget: names to inodes. */
+#include "fs/ops.h"
+
+#include "fs/fdcache.h"
+#include "fs/reply.h"
+#include "util/cleanup.h"
+
+#include <limits.h>
+
+int stg_lookup_fd(int fd, struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
+                  struct statx *ret_stx) {
+    if (statx(fd, "", AT_EMPTY_PATH, STG_STATX_MASK, ret_stx))
+        return -errno;
+    return stg_inode_get(fd, ret_stx, parent, name, ret_inode);
+}
+
+int stg_lookup(struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
+               struct statx *ret_stx) {
+    stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
+    stg_auto_fd int fd = -1;
+    int error = stg_inode_fd(parent, &lent);
+
+    if (error)
+        return error;
+    fd = openat(lent.fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    return stg_lookup_fd(fd, parent, name, ret_inode, ret_stx);
+}
+
+void stg_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
+    struct stg_inode *inode;
+    struct statx stx;
+    int error = stg_lookup(stg_inode_of(parent), name, &inode, &stx);
+
+    if (!error) {
+        stg_reply_entry(req, inode, &stx);
+    } else if (error == -ENOENT && stg_fs.options.negative_timeout_s > 0) {
+        struct fuse_entry_param absent = {.entry_timeout = stg_fs.options.negative_timeout_s};
+
+        (void)fuse_reply_entry(req, &absent); /* nothing to undo */
+    } else {
+        stg_reply_result(req, error);
+    }
+}
+
+static void forget(fuse_ino_t nodeid, uint64_t nlookup) {
+    if (nodeid != FUSE_ROOT_ID)
+        stg_inode_forget(stg_inode_of(nodeid), nlookup);
+}
+
+void stg_op_forget(fuse_req_t req, fuse_ino_t nodeid, uint64_t nlookup) {
+    forget(nodeid, nlookup);
+    fuse_reply_none(req);
+}
+
+void stg_op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets) {
+    for (size_t i = 0; i < count; i++)
+        forget(forgets[i].ino, forgets[i].nlookup);
+    fuse_reply_none(req);
+}
+
+void stg_op_readlink(fuse_req_t req, fuse_ino_t nodeid) {
+    stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
+    char target[PATH_MAX + 1];
+    int error = stg_inode_fd(stg_inode_of(nodeid), &lent);
+    ssize_t length = error ? error : readlinkat(lent.fd, "", target, PATH_MAX);
+
+    if (length < 0) {
+        stg_reply_result(req, error ? error : -errno);
+        return;
+    }
+    target[length] = '\0';
+    (void)fuse_reply_readlink(req, target); /* nothing to undo */
+}

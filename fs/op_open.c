@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Owns open, create, tmpfile and release of regular files. This is where a staged copy will be
+ * asked for.
+ *
+ * A passed-through open holds nothing here: no descriptor, no memory (`fh` is 0). For reading it
+ * does not even open the source, the kernel does. For writing the source is opened once, for its
+ * own answer (read-only mount, append-only, being executed), which the kernel's backing open would
+ * either not ask for or turn into EIO. A file that is served by the daemon has its descriptor,
+ * plus one, in `fh`.
+ */
+#include "fs/ops.h"
+
+#include "fs/creds.h"
+#include "fs/iomode.h"
+#include "fs/place.h"
+#include "fs/reply.h"
+#include "util/cleanup.h"
+
+static bool is_for_reading(int flags) {
+    return (flags & O_ACCMODE) == O_RDONLY && !(flags & O_TRUNC);
+}
+
+/*
+ * Decides how the open is served and fills `fi`. `fd` is consumed: the open source file, or -1
+ * where it has not been needed yet. Returns 0, or -errno with everything undone.
+ */
+static int begin(struct stg_inode *inode, int fd, struct fuse_file_info *fi) {
+    stg_auto_fd int own_fd = fd;
+    int32_t id;
+    int error = stg_io_open(inode, fi->flags, &id);
+
+    if (error)
+        return error;
+    if (id) {
+        fi->backing_id = id;
+        fi->fh = 0;
+        /* Only remote sources have something to say at close(2). */
+        fi->noflush = is_for_reading(fi->flags) || !inode->volume->remote;
+        return 0;
+    }
+    if (own_fd < 0)
+        own_fd = stg_inode_open(inode, fi->flags & ~O_TRUNC);
+    if (own_fd < 0) {
+        error = own_fd;
+        stg_io_release(inode, fi->flags);
+        return error;
+    }
+    fi->noflush = is_for_reading(fi->flags);
+    fi->fh = (uint64_t)stg_fd_steal(&own_fd) + 1;
+    return 0;
+}
+
+static void end(struct stg_inode *inode, const struct fuse_file_info *fi) {
+    stg_io_release(inode, fi->flags);
+    if (fi->fh)
+        stg_fd_close((int)fi->fh - 1);
+}
+
+void stg_op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
+    struct stg_inode *inode = stg_inode_of(nodeid);
+    int error = 0;
+    int fd = -1;
+
+    if (!is_for_reading(fi->flags)) {
+        fd = stg_inode_open(inode, fi->flags);
+        error = fd < 0 ? fd : 0;
+        if (!error && fi->kill_suidgid)
+            error = stg_kill_privileges(req, fd);
+    }
+    if (!error)
+        error = begin(inode, fd, fi);
+    else
+        stg_fd_close(fd);
+    if (error)
+        stg_reply_result(req, error);
+    else if (fuse_reply_open(req, fi) == -ENOENT)
+        end(inode, fi);
+}
+
+/* Makes and opens the file, or opens what somebody else has made in the meantime. */
+static int open_new(fuse_req_t req, int parent_fd, const char *name, mode_t mode, int flags) {
+    int need = STG_CREDS_UMASK | (mode & S_ISGID ? STG_CREDS_GROUPS : STG_CREDS_IDS);
+    struct stg_creds creds;
+    int clean = (flags & ~O_DIRECT) | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY;
+    int error = stg_creds_assume(req, need, &creds);
+    int fd;
+
+    if (error)
+        return error;
+    fd = openat(parent_fd, name, clean | O_CREAT | O_EXCL, mode & 07777);
+    fd = fd < 0 ? -errno : fd;
+    stg_creds_restore(&creds);
+    if (fd != -EEXIST || (flags & O_EXCL))
+        return fd;
+    /* The kernel has checked no permission on that file: the source shall. */
+    error = stg_creds_assume(req, STG_CREDS_GROUPS | STG_CREDS_STRICT, &creds);
+    if (error)
+        return error;
+    fd = openat(parent_fd, name, clean & ~(O_CREAT | O_EXCL));
+    fd = fd < 0 ? -errno : fd;
+    stg_creds_restore(&creds);
+    return fd;
+}
+
+/* `fd` is consumed; `parent` and `name` are NULL for an unnamed file. */
+static void reply_created(fuse_req_t req, int fd, struct stg_inode *parent, const char *name,
+                          struct fuse_file_info *fi) {
+    struct fuse_entry_param entry;
+    struct stg_inode *inode;
+    struct statx stx;
+    int error = stg_lookup_fd(fd, parent, name, &inode, &stx);
+
+    if (error) {
+        stg_fd_close(fd);
+        stg_reply_result(req, error);
+        return;
+    }
+    if (!name)
+        error = stg_inode_pin_to(inode, fd);
+    if (!error)
+        error = begin(inode, fd, fi);
+    else
+        stg_fd_close(fd);
+    if (error) {
+        stg_inode_forget(inode, 1);
+        stg_reply_result(req, error);
+        return;
+    }
+    stg_reply_fill_entry(inode, &stx, &entry);
+    if (fuse_reply_create(req, &entry, fi) == -ENOENT) {
+        end(inode, fi);
+        stg_inode_forget(inode, 1);
+    }
+}
+
+void stg_op_create(fuse_req_t req, fuse_ino_t nodeid, const char *name, mode_t mode,
+                   struct fuse_file_info *fi) {
+    struct stg_inode *parent = stg_inode_of(nodeid);
+    stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
+    int error = stg_inode_fd(parent, &lent);
+    int fd = error ? error : open_new(req, lent.fd, name, mode, fi->flags);
+
+    if (fd < 0)
+        stg_reply_result(req, fd);
+    else
+        reply_created(req, fd, parent, name, fi);
+}
+
+void stg_op_tmpfile(fuse_req_t req, fuse_ino_t nodeid, mode_t mode, struct fuse_file_info *fi) {
+    stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
+    struct stg_creds creds;
+    int need = STG_CREDS_UMASK | (mode & S_ISGID ? STG_CREDS_GROUPS : STG_CREDS_IDS);
+    int error = stg_inode_fd(stg_inode_of(nodeid), &lent);
+    int fd = -1;
+
+    if (!error)
+        error = stg_creds_assume(req, need, &creds);
+    if (!error) {
+        fd = openat(lent.fd, ".", (fi->flags & ~(O_CREAT | O_DIRECT)) | O_TMPFILE | O_CLOEXEC,
+                    mode & 07777);
+        error = fd < 0 ? -errno : 0;
+        stg_creds_restore(&creds);
+    }
+    if (error)
+        stg_reply_result(req, error);
+    else
+        reply_created(req, fd, NULL, NULL, fi);
+}
+
+void stg_op_release(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
+    end(stg_inode_of(nodeid), fi);
+    stg_reply_result(req, 0);
+}

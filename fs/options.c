@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Owns the table of options. What a combination needs from the machine is checked in preflight. */
+#include "fs/options.h"
+
+#include "util/cleanup.h"
+#include "util/log.h"
+#include "util/parse.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
+#define TIMEOUT_MAX_S 31536000.0 /* a year; the kernel's own limit is far above */
+#define THREADS_MAX 256
+
+enum kind {
+    KIND_FLAG,    /* sets a bool to `value` */
+    KIND_WORD,    /* one of `words` into an enum */
+    KIND_SECONDS, /* a double */
+    KIND_COUNT,   /* an unsigned from `value` to THREADS_MAX */
+    KIND_TEXT,    /* a string */
+    KIND_KERNEL,  /* handed to mount(2) by name */
+    KIND_IGNORED, /* for mount(8) and systemd; nothing to do here */
+    KIND_PREFIX,  /* as KIND_IGNORED, for every name that begins so */
+};
+
+struct option_row {
+    const char *name;
+    enum kind kind;
+    size_t offset;
+    int value;
+    const char *const *words;
+    const char *argument; /* how the help shows the value */
+    const char *fallback; /* the default, for people */
+    const char *opposite; /* the option that contradicts this one */
+    const char *help;     /* NULL: an fstab word that the help lists in one line */
+};
+
+static const char *const serve_words[] = {"auto", "passthrough", "pagecache", NULL};
+static const char *const uring_words[] = {"auto", "on", "off", NULL};
+
+#define FIELD(name) offsetof(struct stg_options, name)
+
+static const struct option_row rows[] = {
+    {"ro", KIND_FLAG, FIELD(read_only), 1, NULL, NULL, NULL, "rw", "mount read-only"},
+    {"rw", KIND_FLAG, FIELD(read_only), 0, NULL, NULL, "rw", "ro", "mount read-write"},
+    {"serve", KIND_WORD, FIELD(serve), 0, serve_words, "auto|passthrough", "auto", NULL,
+     "how files are served: through kernel passthrough, or as the machine allows"},
+    {"uring", KIND_WORD, FIELD(uring), 0, uring_words, "auto|on|off", "auto", NULL,
+     "talk to the kernel over io_uring: where it is enabled, always, or never"},
+    {"entry_timeout", KIND_SECONDS, FIELD(entry_timeout_s), 0, NULL, "SECONDS", "1", NULL,
+     "how long the kernel may keep a name"},
+    {"attr_timeout", KIND_SECONDS, FIELD(attr_timeout_s), 0, NULL, "SECONDS", "1", NULL,
+     "how long the kernel may keep a file's attributes"},
+    {"negative_timeout", KIND_SECONDS, FIELD(negative_timeout_s), 0, NULL, "SECONDS", "1", NULL,
+     "how long the kernel may keep that a name does not exist"},
+    {"threads", KIND_COUNT, FIELD(threads), 1, NULL, "N", "10", NULL,
+     "how many threads may answer requests"},
+    {"allow_other", KIND_FLAG, FIELD(allow_other), 1, NULL, NULL, NULL, NULL,
+     "let other users than the mount's owner in; permissions are checked as ever"},
+    {"fsname", KIND_TEXT, FIELD(fsname), 0, NULL, "NAME", "SOURCE", NULL,
+     "the name that mount tables show as the source"},
+    {"nonempty", KIND_FLAG, FIELD(nonempty), 1, NULL, NULL, NULL, NULL,
+     "mount over a directory that is not empty"},
+    {"suid", KIND_FLAG, FIELD(suid), 1, NULL, NULL, NULL, "nosuid",
+     "honour set-user-ID, set-group-ID and file capabilities (root only)"},
+    {"nosuid", KIND_FLAG, FIELD(suid), 0, NULL, NULL, "nosuid", "suid", "do not honour them"},
+    {"dev", KIND_FLAG, FIELD(dev), 1, NULL, NULL, NULL, "nodev",
+     "let device nodes be opened (root only)"},
+    {"nodev", KIND_FLAG, FIELD(dev), 0, NULL, NULL, "nodev", "dev", "do not"},
+    {"noatime", KIND_KERNEL, 0, 0, NULL, NULL, NULL, "atime", "never move access times"},
+    {"noexec", KIND_KERNEL, 0, 0, NULL, NULL, NULL, "exec", "do not execute programs"},
+    {"sync", KIND_KERNEL, 0, 0, NULL, NULL, NULL, "async", "write synchronously"},
+    {"dirsync", KIND_KERNEL, 0, 0, NULL, NULL, NULL, NULL, "change directories synchronously"},
+    {"nosymfollow", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"nodiratime", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"atime", KIND_IGNORED, 0, 0, NULL, NULL, NULL, "noatime", NULL},
+    {"relatime", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"norelatime", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"strictatime", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"lazytime", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"exec", KIND_IGNORED, 0, 0, NULL, NULL, NULL, "noexec", NULL},
+    {"async", KIND_IGNORED, 0, 0, NULL, NULL, NULL, "sync", NULL},
+    {"defaults", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"auto", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"noauto", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"user", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"users", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"nouser", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"owner", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"group", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"nofail", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"_netdev", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"default_permissions", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"user=", KIND_PREFIX, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"comment=", KIND_PREFIX, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"subtype=", KIND_PREFIX, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"x-", KIND_PREFIX, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"X-", KIND_PREFIX, 0, 0, NULL, NULL, NULL, NULL, NULL},
+};
+
+#define ROWS (sizeof(rows) / sizeof(rows[0]))
+
+static const struct option_row *find_row(const char *name, size_t name_bytes) {
+    for (size_t i = 0; i < ROWS; i++) {
+        size_t length = strlen(rows[i].name);
+
+        if (rows[i].kind == KIND_PREFIX
+                ? !strncmp(name, rows[i].name, length)
+                : length == name_bytes && !memcmp(name, rows[i].name, length))
+            return &rows[i];
+    }
+    return NULL;
+}
+
+static int bad_value(const struct option_row *row, const char *value) {
+    stg_error("option %s: \"%s\" is not a valid value; write %s=%s", row->name, value, row->name,
+              row->argument);
+    return -EINVAL;
+}
+
+static int set_value(struct stg_options *options, const struct option_row *row, char *value) {
+    void *field = (char *)options + row->offset;
+    uint64_t count;
+    int word;
+
+    switch (row->kind) {
+    case KIND_WORD:
+        word = stg_parse_word(value, row->words);
+        if (word < 0)
+            return bad_value(row, value);
+        *(int *)field = word;
+        return 0;
+    case KIND_SECONDS:
+        return stg_parse_seconds(value, TIMEOUT_MAX_S, field) ? bad_value(row, value) : 0;
+    case KIND_COUNT:
+        if (stg_parse_uint(value, (uint64_t)row->value, THREADS_MAX, &count)) {
+            stg_error("option %s: \"%s\" is not a number from %d to %d", row->name, value,
+                      row->value, THREADS_MAX);
+            return -EINVAL;
+        }
+        *(unsigned *)field = (unsigned)count;
+        return 0;
+    case KIND_TEXT:
+        if (!*value)
+            return bad_value(row, value);
+        free(*(char **)field);
+        *(char **)field = strdup(value);
+        return *(char **)field ? 0 : -ENOMEM;
+    default:
+        return -EINVAL;
+    }
+}
+
+static int set_flag(struct stg_options *options, const struct option_row *row) {
+    size_t used = strlen(options->mount_flags);
+
+    if (row->kind == KIND_FLAG)
+        *(bool *)((char *)options + row->offset) = row->value;
+    if (row->kind == KIND_KERNEL &&
+        (size_t)snprintf(options->mount_flags + used, STG_MOUNT_FLAGS_BYTES - used, ",%s",
+                         row->name) >= STG_MOUNT_FLAGS_BYTES - used) {
+        stg_error("too many mount options; leave out the repeated ones");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int contradicts(const struct option_row *row, const bool *seen) {
+    if (!row->opposite)
+        return 0;
+    for (size_t i = 0; i < ROWS; i++) {
+        if (seen[i] && !strcmp(rows[i].name, row->opposite)) {
+            stg_error("options %s and %s contradict each other; leave one out", row->opposite,
+                      row->name);
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
+static int apply_option(struct stg_options *options, bool *seen, char *text) {
+    char *equals = strchr(text, '=');
+    size_t name_bytes = equals ? (size_t)(equals - text) : strlen(text);
+    const struct option_row *row = find_row(text, name_bytes);
+
+    if (!row) {
+        stg_error("unknown option \"%s\"; stagefs -h lists what there is", text);
+        return -EINVAL;
+    }
+    if (contradicts(row, seen))
+        return -EINVAL;
+    seen[row - rows] = true;
+    if (row->kind == KIND_PREFIX)
+        return 0;
+    if (row->kind == KIND_FLAG || row->kind == KIND_KERNEL || row->kind == KIND_IGNORED) {
+        if (equals) {
+            stg_error("option %.*s takes no value", (int)name_bytes, text);
+            return -EINVAL;
+        }
+        return set_flag(options, row);
+    }
+    if (!equals) {
+        stg_error("option %s needs a value: %s=%s", row->name, row->name, row->argument);
+        return -EINVAL;
+    }
+    return set_value(options, row, equals + 1);
+}
+
+static int apply_list(struct stg_options *options, bool *seen, const char *list) {
+    stg_auto_free char *copy = strdup(list);
+    char *cursor = copy;
+    char *text;
+
+    if (!copy)
+        return -ENOMEM;
+    while ((text = stg_parse_next_option(&cursor))) {
+        int error = *text ? apply_option(options, seen, text) : 0;
+
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+static int take_path(struct stg_options *options, const char *path) {
+    char **field = options->source ? &options->mountpoint : &options->source;
+
+    if (*field) {
+        stg_error("too many arguments at \"%s\"; write stagefs SOURCE MOUNTPOINT [-o OPTION,...]",
+                  path);
+        return -EINVAL;
+    }
+    *field = strdup(path);
+    return *field ? 0 : -ENOMEM;
+}
+
+/* One short option; `*i` moves on when it took the next word. */
+static int take_switch(struct stg_options *options, bool *seen, int argc, char **argv, int *i) {
+    const char *word = argv[*i];
+
+    if (!strncmp(word, "-o", 2)) {
+        if (word[2])
+            return apply_list(options, seen, word + 2);
+        if (*i + 1 < argc)
+            return apply_list(options, seen, argv[++*i]);
+        stg_error("-o needs a list of options after it");
+        return -EINVAL;
+    }
+    if (!strcmp(word, "-h") || !strcmp(word, "--help"))
+        options->show_help = true;
+    else if (!strcmp(word, "-V") || !strcmp(word, "--version"))
+        options->show_version = true;
+    else if (!strcmp(word, "-f"))
+        options->foreground = true;
+    else if (!strcmp(word, "-d"))
+        options->debug = options->foreground = true;
+    else if (!strcmp(word, "--man"))
+        options->show_manual = true;
+    else {
+        stg_error("unknown option \"%s\"; stagefs -h lists what there is", word);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+int stg_options_parse(int argc, char **argv, struct stg_options *ret_options) {
+    struct stg_options *options = ret_options;
+    bool seen[ROWS] = {false};
+    bool only_paths = false;
+
+    *options = (struct stg_options){
+        .entry_timeout_s = 1, .attr_timeout_s = 1, .negative_timeout_s = 1, .threads = 10};
+    for (int i = 1; i < argc; i++) {
+        int error;
+
+        if (!only_paths && !strcmp(argv[i], "--")) {
+            only_paths = true;
+            continue;
+        }
+        error = !only_paths && argv[i][0] == '-' && argv[i][1]
+                    ? take_switch(options, seen, argc, argv, &i)
+                    : take_path(options, argv[i]);
+        if (error)
+            return error;
+    }
+    if (options->show_help || options->show_version || options->show_manual)
+        return 0;
+    if (!options->source || !options->mountpoint) {
+        stg_error("%s is missing; write stagefs SOURCE MOUNTPOINT [-o OPTION,...]",
+                  options->source ? "the mount point" : "the source");
+        return -EINVAL;
+    }
+    if (options->serve == STG_SERVE_PAGECACHE) {
+        stg_error("serve=pagecache is not available in this version; write serve=auto");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+void stg_options_fini(struct stg_options *options) {
+    free(options->source);
+    free(options->mountpoint);
+    free(options->fsname);
+    options->source = options->mountpoint = options->fsname = NULL;
+}
+
+static void print_words(FILE *stream, const char *separator) {
+    const char *between = "";
+
+    for (size_t i = 0; i < ROWS; i++) {
+        if (rows[i].help)
+            continue;
+        fprintf(stream, "%s%s%s", between, rows[i].name, rows[i].kind == KIND_PREFIX ? "*" : "");
+        between = separator;
+    }
+}
+
+void stg_options_help(FILE *stream) {
+    fputs(
+        "usage: stagefs SOURCE MOUNTPOINT [-o OPTION,...] [-f] [-d]\n\n"
+        "Mounts the directory tree SOURCE on MOUNTPOINT. Unmount with umount or fusermount3 -u.\n\n"
+        "  -f   stay in the foreground\n"
+        "  -d   the same, with debug messages\n"
+        "  -h   this help\n"
+        "  -V   the version\n\n"
+        "options for -o:\n",
+        stream);
+    for (size_t i = 0; i < ROWS; i++) {
+        char name[64];
+
+        if (!rows[i].help)
+            continue;
+        (void)snprintf(name, sizeof(name), "%s%s%s", rows[i].name, rows[i].argument ? "=" : "",
+                       rows[i].argument ? rows[i].argument : "");
+        fprintf(stream, "  %-24s %s%s%s%s\n", name, rows[i].help,
+                rows[i].fallback ? " (default: " : "", rows[i].fallback ? rows[i].fallback : "",
+                rows[i].fallback ? ")" : "");
+    }
+    fputs("\naccepted for fstab, with no effect here:\n  ", stream);
+    print_words(stream, " ");
+    fputs("\n", stream);
+}
+
+static void print_manual_rows(FILE *stream) {
+    for (size_t i = 0; i < ROWS; i++) {
+        if (!rows[i].help)
+            continue;
+        fprintf(stream, ".It Cm %s%s%s\n%c%s.\n", rows[i].name, rows[i].argument ? "=" : "",
+                rows[i].argument ? rows[i].argument : "", rows[i].help[0] & ~0x20,
+                rows[i].help + 1);
+        if (rows[i].fallback)
+            fprintf(stream, "This is the default%s%s.\n", rows[i].argument ? ": " : "",
+                    rows[i].argument ? rows[i].fallback : "");
+    }
+    fputs(".It Cm ", stream);
+    print_words(stream, " , ");
+    fputs("\nAccepted for\n.Xr fstab 5 ;\nno effect here.\n", stream);
+}
+
+int stg_options_manual(const char *path, FILE *stream) {
+    FILE *template = fopen(path, "re");
+    char line[512];
+
+    if (!template)
+        return -errno;
+    while (fgets(line, sizeof(line), template)) {
+        if (!strcmp(line, "@OPTIONS@\n"))
+            print_manual_rows(stream);
+        else
+            fputs(line, stream);
+    }
+    (void)fclose(template); /* read-only */
+    return ferror(stream) ? -EIO : 0;
+}

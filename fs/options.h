@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The command line: one table of options from which parsing, --help and the manual page come.
+ */
+#ifndef STG_FS_OPTIONS_H
+#define STG_FS_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+enum stg_serve { STG_SERVE_AUTO, STG_SERVE_PASSTHROUGH, STG_SERVE_PAGECACHE };
+enum stg_uring { STG_URING_AUTO, STG_URING_ON, STG_URING_OFF };
+
+#define STG_MOUNT_FLAGS_BYTES 256
+
+struct stg_options {
+    char *source;     /* as given; owned */
+    char *mountpoint; /* as given; owned */
+    char *fsname;     /* owned; NULL: the source */
+    enum stg_serve serve;
+    enum stg_uring uring;
+    double entry_timeout_s;
+    double attr_timeout_s;
+    double negative_timeout_s;
+    unsigned threads;
+    bool read_only;
+    bool allow_other;
+    bool nonempty;
+    bool suid;
+    bool dev;
+    bool foreground;
+    bool debug;
+    bool show_help;
+    bool show_version;
+    bool show_manual;
+    char mount_flags[STG_MOUNT_FLAGS_BYTES]; /* for the kernel: ",noatime,…", each with a comma */
+};
+
+/*
+ * Reads the command line into `ret_options`. Returns 0; or -EINVAL after saying on stderr what is
+ * wrong and what to write instead. stg_options_fini() is due either way.
+ */
+int stg_options_parse(int argc, char **argv, struct stg_options *ret_options);
+
+void stg_options_fini(struct stg_options *options);
+
+/* Writes the help that -h prints. */
+void stg_options_help(FILE *stream);
+
+/*
+ * Copies the manual page's template `path` to `stream`, the line `@OPTIONS@` replaced by the table
+ * in mdoc(7). Returns 0 or -errno.
+ */
+int stg_options_manual(const char *path, FILE *stream);
+
+#endif

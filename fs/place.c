@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Owns the places and the pins of inodes, and the lock over both. */
+#include "fs/place.h"
+
+#include "fs/inode.h"
+#include "util/cleanup.h"
+
+#include <pthread.h>
+#include <string.h>
+
+struct stg_place {
+    struct stg_inode *parent; /* referenced */
+    char name[];
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static bool is_same(const struct stg_place *place, const struct stg_inode *parent,
+                    const char *name) {
+    return place && place->parent == parent && !strcmp(place->name, name);
+}
+
+int stg_place_set(struct stg_inode *inode, struct stg_inode *parent, const char *name) {
+    size_t name_bytes = strlen(name) + 1;
+    struct stg_place *place;
+    struct stg_place *old;
+    bool same;
+
+    pthread_mutex_lock(&lock);
+    same = is_same(inode->place, parent, name);
+    pthread_mutex_unlock(&lock);
+    if (same || inode == stg_fs.root || inode == parent)
+        return 0;
+    place = malloc(sizeof(*place) + name_bytes);
+    if (!place)
+        return -ENOMEM;
+    place->parent = parent;
+    memcpy(place->name, name, name_bytes);
+    stg_inode_ref(parent);
+    pthread_mutex_lock(&lock);
+    old = inode->place;
+    inode->place = place;
+    pthread_mutex_unlock(&lock);
+    if (old) {
+        stg_inode_unref(old->parent);
+        free(old);
+    }
+    return 0;
+}
+
+int stg_place_get(struct stg_inode *inode, struct stg_inode **ret_parent, char **ret_name) {
+    int error = -ESTALE;
+
+    pthread_mutex_lock(&lock);
+    if (inode->place) {
+        *ret_name = strdup(inode->place->name);
+        error = *ret_name ? 0 : -ENOMEM;
+        if (!error) {
+            *ret_parent = inode->place->parent;
+            stg_inode_ref(*ret_parent);
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    return error;
+}
+
+void stg_place_free(struct stg_inode *inode) {
+    struct stg_place *place = inode->place; /* the last user: no lock needed */
+
+    inode->place = NULL;
+    if (place) {
+        stg_inode_unref(place->parent);
+        free(place);
+    }
+}
+
+void stg_place_discard(struct stg_inode *inode) {
+    free(inode->place);
+    inode->place = NULL;
+}
+
+void stg_inode_pin_take(struct stg_inode *inode, int fd) {
+    pthread_mutex_lock(&lock);
+    if (inode->pinned_fd < 0) {
+        inode->pinned_fd = fd;
+        fd = -1;
+    }
+    pthread_mutex_unlock(&lock);
+    stg_fd_close(fd);
+}
+
+int stg_inode_pin_to(struct stg_inode *inode, int fd) {
+    int pin = stg_reopen(fd, O_PATH); /* a real descriptor would count as a writer for leases */
+
+    if (pin < 0)
+        return pin;
+    stg_inode_pin_take(inode, pin);
+    return 0;
+}
+
+int stg_place_pinned(struct stg_inode *inode) {
+    int fd;
+
+    pthread_mutex_lock(&lock);
+    fd = inode->pinned_fd; /* stays open while the inode lives, and it does during the request */
+    pthread_mutex_unlock(&lock);
+    return fd;
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Owns the checks before the mount. */
+#include "fs/preflight.h"
+
+#include "config.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#define URING_SWITCH "/sys/module/fuse/parameters/enable_uring"
+
+static bool has_capabilities(void) {
+    const uint32_t needed = 1U << CAP_DAC_READ_SEARCH | 1U << CAP_DAC_OVERRIDE | 1U << CAP_SETUID |
+                            1U << CAP_SETGID | 1U << CAP_CHOWN | 1U << CAP_FOWNER;
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+
+    return !geteuid() && !syscall(SYS_capget, &header, data) &&
+           (data[0].effective & needed) == needed;
+}
+
+static int open_source(void) {
+    struct stg_options *options = &stg_fs.options;
+    char *path = realpath(options->source, NULL);
+    int error;
+
+    if (!path) {
+        error = -errno;
+        stg_error("source %s: %s; name an existing directory", options->source, strerror(-error));
+        return error;
+    }
+    free(options->source);
+    options->source = path;
+    stg_fs.source_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (stg_fs.source_fd < 0) {
+        error = -errno;
+        stg_error("source %s: %s; name a directory", path, strerror(-error));
+        return error;
+    }
+    if (access(path, R_OK | X_OK)) {
+        error = -errno;
+        stg_error("source %s: %s; mount as a user who may read it", path, strerror(-error));
+        return error;
+    }
+    return 0;
+}
+
+static int check_empty(const char *path) {
+    DIR *directory = opendir(path);
+    const struct dirent *entry;
+    int error = 0;
+
+    if (!directory) {
+        error = -errno;
+        stg_error("mount point %s: %s", path, strerror(-error));
+        return error;
+    }
+    while (!error && (entry = readdir(directory)))
+        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+            error = -ENOTEMPTY;
+    (void)closedir(directory); /* read-only */
+    if (error)
+        stg_error("mount point %s is not empty; use an empty directory, or -o nonempty", path);
+    return error;
+}
+
+static int check_mountpoint(void) {
+    struct stg_options *options = &stg_fs.options;
+    struct stat info;
+    char *path = realpath(options->mountpoint, NULL);
+
+    if (!path || stat(path, &info)) {
+        int error = -errno;
+
+        free(path);
+        if (error == -ENOTCONN)
+            stg_error("mount point %s holds a mount whose daemon is gone; run umount on it first",
+                      options->mountpoint);
+        else
+            stg_error("mount point %s: %s; create the directory first", options->mountpoint,
+                      strerror(-error));
+        return error;
+    }
+    free(options->mountpoint);
+    options->mountpoint = path;
+    if (!S_ISDIR(info.st_mode)) {
+        stg_error("mount point %s is not a directory", path);
+        return -ENOTDIR;
+    }
+    return options->nonempty ? 0 : check_empty(path);
+}
+
+/* Is `path` the directory `above`, or below it? Both are absolute and without symbolic links. */
+static bool is_within(const char *path, const char *above) {
+    size_t length = strlen(above);
+
+    if (!strcmp(above, "/"))
+        return true;
+    return !strncmp(path, above, length) && (!path[length] || path[length] == '/');
+}
+
+static int check_nesting(void) {
+    const char *source = stg_fs.options.source;
+    const char *mountpoint = stg_fs.options.mountpoint;
+    struct stat a;
+    struct stat b;
+
+    if (!fstat(stg_fs.source_fd, &a) && !stat(mountpoint, &b) && a.st_dev == b.st_dev &&
+        a.st_ino == b.st_ino) {
+        stg_error("source and mount point are the same directory; mount on another one");
+        return -EINVAL;
+    }
+    if (is_within(mountpoint, source)) {
+        stg_error("mount point %s is inside the source; mount outside of it", mountpoint);
+        return -EINVAL;
+    }
+    if (is_within(source, mountpoint)) {
+        stg_error("source %s is inside the mount point; mount on a directory that does not hold it",
+                  source);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static bool kernel_has_uring(void) {
+    stg_auto_fd int fd = open(URING_SWITCH, O_RDONLY | O_CLOEXEC);
+    char value = 'N';
+
+    return fd >= 0 && read(fd, &value, 1) == 1 && (value == 'Y' || value == '1');
+}
+
+static int decide_uring(void) {
+    struct stg_options *options = &stg_fs.options;
+    bool possible = STG_HAVE_URING && kernel_has_uring();
+
+    if (options->uring == STG_URING_ON && !possible) {
+        stg_error("uring=on: %s; or leave the option out",
+                  STG_HAVE_URING ? "the kernel has it off, run: echo Y > " URING_SWITCH
+                                 : "this libfuse was built without io_uring");
+        return -ENOTSUP;
+    }
+    if (options->uring == STG_URING_AUTO) {
+        options->uring = possible ? STG_URING_ON : STG_URING_OFF;
+        if (!possible)
+            stg_debug("fuse-over-io_uring is not enabled; requests go over /dev/fuse");
+    }
+    return 0;
+}
+
+static int check_privileges(void) {
+    const struct stg_options *options = &stg_fs.options;
+
+    stg_fs.privileged = has_capabilities();
+    if (geteuid() && (options->suid || options->dev)) {
+        stg_error("option %s needs root; leave it out", options->suid ? "suid" : "dev");
+        return -EPERM;
+    }
+    if (geteuid() && options->serve == STG_SERVE_PASSTHROUGH) {
+        stg_error("serve=passthrough needs root; write serve=auto");
+        return -EPERM;
+    }
+    if (access("/dev/fuse", F_OK)) {
+        stg_error("/dev/fuse is absent; load the kernel's fuse module (modprobe fuse)");
+        return -ENODEV;
+    }
+    stg_fs.mount_suid = options->suid;
+    stg_fs.mount_dev = options->dev;
+    return 0;
+}
+
+int stg_preflight(void) {
+    int error = open_source();
+
+    if (!error)
+        error = check_mountpoint();
+    if (!error)
+        error = check_nesting();
+    if (!error)
+        error = check_privileges();
+    if (!error)
+        error = decide_uring();
+    return error;
+}

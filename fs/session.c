@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Owns the FUSE session: mount options, what is negotiated with the kernel, the loop, the end.
+ */
+#include "fs/session.h"
+
+#include "fs/creds.h"
+#include "fs/daemon.h"
+#include "fs/fdcache.h"
+#include "fs/linger.h"
+#include "fs/ops.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/xattr.h>
+
+#define FD_CACHE_MAX 4096
+
+/* The source's own volume and inode; the kernel never looks it up. */
+static int make_root(void) {
+    struct statx stx;
+
+    if (statx(stg_fs.source_fd, "", AT_EMPTY_PATH, STG_STATX_MASK, &stx))
+        return -errno;
+    return stg_inode_get(stg_fs.source_fd, &stx, NULL, NULL, &stg_fs.root);
+}
+
+/* Raises the limit on descriptors as far as allowed; the cache takes a quarter of it. */
+static int start_fdcache(void) {
+    struct rlimit limit;
+    unsigned capacity = FD_CACHE_MAX;
+
+    if (!getrlimit(RLIMIT_NOFILE, &limit)) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit); /* the old limit does, too */
+        if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur / 4 < capacity)
+            capacity = (unsigned)(limit.rlim_cur / 4);
+    }
+    return stg_fdcache_init(capacity ? capacity : 1);
+}
+
+static bool source_has_acls(void) {
+    char path[STG_PROC_FD_BYTES];
+
+    stg_proc_fd(path, stg_fs.source_fd);
+    return getxattr(path, "system.posix_acl_access", NULL, 0) >= 0 || errno != EOPNOTSUPP;
+}
+
+static void want(struct fuse_conn_info *conn, uint64_t flag) {
+    (void)fuse_set_feature_flag(conn, flag); /* does nothing where the kernel has it not */
+}
+
+static void say_how_it_is_served(const struct fuse_conn_info *conn) {
+    if (stg_fs.passthrough)
+        stg_debug("serving through kernel passthrough, protocol %u.%u", conn->proto_major,
+                  conn->proto_minor);
+    else
+        stg_warning("serving without kernel passthrough: %s",
+                    !stg_fs.privileged ? "it needs root; the daemon copies the data"
+                                       : "the kernel does not offer it (Linux 6.9 does)");
+}
+
+static void op_init(void *userdata, struct fuse_conn_info *conn) {
+    (void)userdata;
+    stg_fs.passthrough = stg_fs.privileged && fuse_set_feature_flag(conn, FUSE_CAP_PASSTHROUGH);
+    if (stg_fs.passthrough)
+        conn->max_backing_stack_depth = 1; /* our mount can be the lower layer of an overlayfs */
+    want(conn, FUSE_CAP_PARALLEL_DIROPS);
+    want(conn, FUSE_CAP_DONT_MASK);
+    want(conn, FUSE_CAP_CACHE_SYMLINKS);
+    want(conn, FUSE_CAP_NO_EXPORT_SUPPORT);
+    /* Without V2 each passed-through write asks for security.capability first. */
+    want(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
+    if (source_has_acls())
+        want(conn, FUSE_CAP_POSIX_ACL);
+    /* A file's data goes past the daemon; for the rest pipes cost more than they save. */
+    fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_READ);
+    fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_WRITE);
+    fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_MOVE);
+    conn->no_interrupt = 1;
+    conn->time_gran = 1;
+    conn->max_background = 64;
+    conn->congestion_threshold = 48;
+    say_how_it_is_served(conn);
+    stg_daemon_ready();
+}
+
+const struct fuse_lowlevel_ops stg_ops = {
+    .init = op_init,
+    .lookup = stg_op_lookup,
+    .forget = stg_op_forget,
+    .forget_multi = stg_op_forget_multi,
+    .getattr = stg_op_getattr,
+    .setattr = stg_op_setattr,
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+    .statx = stg_op_statx,
+#endif
+    .readlink = stg_op_readlink,
+    .mknod = stg_op_mknod,
+    .mkdir = stg_op_mkdir,
+    .symlink = stg_op_symlink,
+    .unlink = stg_op_unlink,
+    .rmdir = stg_op_rmdir,
+    .rename = stg_op_rename,
+    .link = stg_op_link,
+    .open = stg_op_open,
+    .create = stg_op_create,
+    .tmpfile = stg_op_tmpfile,
+    .release = stg_op_release,
+    .read = stg_op_read,
+    .write = stg_op_write,
+    .flush = stg_op_flush,
+    .fsync = stg_op_fsync,
+    .fallocate = stg_op_fallocate,
+    .lseek = stg_op_lseek,
+    .copy_file_range = stg_op_copy_file_range,
+    .opendir = stg_op_opendir,
+    .readdir = stg_op_readdir,
+    .readdirplus = stg_op_readdirplus,
+    .releasedir = stg_op_releasedir,
+    .fsyncdir = stg_op_fsyncdir,
+    .statfs = stg_op_statfs,
+    .getxattr = stg_op_getxattr,
+    .listxattr = stg_op_listxattr,
+    .setxattr = stg_op_setxattr,
+    .removexattr = stg_op_removexattr,
+    .ioctl = stg_op_ioctl,
+};
+
+/* Appends `text` with the characters escaped that separate options. */
+static void append_escaped(char *list, size_t size, const char *text) {
+    size_t used = strlen(list);
+
+    for (; *text && used + 3 < size; text++) {
+        if (*text == ',' || *text == '\\')
+            list[used++] = '\\';
+        list[used++] = *text;
+    }
+    list[used] = '\0';
+}
+
+static int make_session(void) {
+    const struct stg_options *options = &stg_fs.options;
+    char list[8192] = "subtype=stagefs,default_permissions,fsname=";
+    char *argv[] = {(char *)"stagefs", (char *)"-o", list, NULL};
+    struct fuse_args args = FUSE_ARGS_INIT(3, argv);
+    size_t used;
+
+    append_escaped(list, sizeof(list) - 512, options->fsname ? options->fsname : options->source);
+    used = strlen(list);
+    (void)snprintf(list + used, sizeof(list) - used, "%s%s%s%s%s%s", /* the room was kept above */
+                   options->mount_flags, options->read_only ? ",ro" : "",
+                   options->allow_other ? ",allow_other" : "", options->suid ? ",suid" : "",
+                   options->dev ? ",dev" : "", options->uring == STG_URING_ON ? ",io_uring" : "");
+    stg_fs.session = fuse_session_new(&args, &stg_ops, sizeof(stg_ops), &stg_fs);
+    fuse_opt_free_args(&args);
+    return stg_fs.session ? 0 : -EINVAL; /* libfuse has said why */
+}
+
+static int loop(void) {
+    struct fuse_loop_config *config = fuse_loop_cfg_create();
+    int result;
+
+    if (!config)
+        return -ENOMEM;
+    fuse_loop_cfg_set_max_threads(config, stg_fs.options.threads);
+    result = fuse_session_loop_mt(stg_fs.session, config);
+    fuse_loop_cfg_destroy(config);
+    return result < 0 ? result : 0; /* above 0: the signal that ended it */
+}
+
+static int mount_and_loop(void) {
+    int error;
+
+    if (fuse_set_signal_handlers(stg_fs.session))
+        return -EINVAL;
+    /* A lease that tells whether a file is mapped for writing may be broken by an open. */
+    (void)signal(SIGIO, SIG_IGN);
+    if (fuse_session_mount(stg_fs.session, stg_fs.options.mountpoint)) {
+        fuse_remove_signal_handlers(stg_fs.session);
+        stg_error("cannot mount on %s; see the message above", stg_fs.options.mountpoint);
+        return -EIO;
+    }
+    error = stg_linger_start();
+    if (!error)
+        error = loop();
+    if (error)
+        stg_error("the mount on %s ends: %s", stg_fs.options.mountpoint, strerror(-error));
+    stg_linger_stop(); /* before the connection that the ids belong to */
+    fuse_session_unmount(stg_fs.session);
+    fuse_remove_signal_handlers(stg_fs.session);
+    return error;
+}
+
+int stg_session_run(void) {
+    int error;
+
+    stg_creds_init();
+    (void)umask(0);
+    error = stg_inode_init();
+    if (!error)
+        error = start_fdcache();
+    if (!error)
+        error = make_root();
+    if (error)
+        stg_error("cannot start: %s", strerror(-error));
+    if (!error)
+        error = make_session();
+    if (!error) {
+        error = mount_and_loop();
+        fuse_session_destroy(stg_fs.session);
+    }
+    stg_inode_fini();
+    stg_fdcache_fini();
+    stg_volume_fini();
+    return error;
+}

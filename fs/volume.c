@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Owns the list of volumes and the probe that decides whether a volume has usable file handles.
+ *
+ * The list is only ever appended to, under `lock`; readers walk it without. Filesystems whose
+ * handles decode only while the object happens to be in memory (FUSE without export support) count
+ * as having none: a handle that goes stale would lose a file that is still there.
+ */
+#include "fs/volume.h"
+
+#include "fs/fs.h"
+#include "fs/kernel_abi.h"
+#include "util/bytes.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+
+static _Atomic(struct stg_volume *) volumes;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static struct stg_volume *find_volume(dev_t device, uint64_t mount_id) {
+    struct stg_volume *volume = atomic_load_explicit(&volumes, memory_order_acquire);
+
+    while (volume && (volume->device != device || volume->mount_id != mount_id))
+        volume = volume->next;
+    return volume;
+}
+
+static bool is_exhausted(int error) {
+    return error == EMFILE || error == ENFILE || error == ENOMEM;
+}
+
+/*
+ * Where our mount must not move access times, or not write, a private clone of the source's mount
+ * with those flags, so that what is opened through it obeys them whatever the source's own mount
+ * allows. Lookups stay on the source's own mount: only there are its submounts. -1 where none is
+ * needed or to be had.
+ */
+static int open_data_mount(int fd) {
+    uint64_t attributes = 0;
+    int clone;
+
+    if (stg_fs.options.read_only)
+        attributes = STG_MOUNT_ATTR_RDONLY | STG_MOUNT_ATTR_NOATIME;
+    if (strstr(stg_fs.options.mount_flags, ",noatime"))
+        attributes |= STG_MOUNT_ATTR_NOATIME;
+    if (!attributes)
+        return -1;
+    clone = stg_clone_mount(fd, attributes);
+    if (clone < 0)
+        stg_debug("no private clone of the source's mount: %m");
+    return clone;
+}
+
+/* 1: handles work, 0: they do not, or -errno where that could not be found out. */
+static int probe_handles(int mount_fd, int fd, const struct statx *stx) {
+    struct stg_file_handle handle = {.head.handle_bytes = STG_HANDLE_MAX_BYTES};
+    stg_auto_fd int reopened = -1;
+    struct statx again;
+    struct statfs fsinfo;
+    int mount_id;
+
+    if (!stg_fs.privileged || fstatfs(fd, &fsinfo) || fsinfo.f_type == STG_FUSE_SUPER_MAGIC)
+        return 0;
+    if (name_to_handle_at(fd, "", &handle.head, &mount_id, AT_EMPTY_PATH))
+        return is_exhausted(errno) ? -errno : 0;
+    reopened = open_by_handle_at(mount_fd, &handle.head, O_PATH | O_CLOEXEC);
+    if (reopened < 0)
+        return is_exhausted(errno) ? -errno : 0;
+    return !statx(reopened, "", AT_EMPTY_PATH, STATX_INO, &again) && again.stx_ino == stx->stx_ino;
+}
+
+static bool is_remote(int fd) {
+    struct statfs fsinfo;
+
+    if (fstatfs(fd, &fsinfo))
+        return true;
+    switch ((unsigned long)fsinfo.f_type) {
+    case STG_FUSE_SUPER_MAGIC:
+    case 0x6969:     /* NFS */
+    case 0xff534d42: /* CIFS */
+    case 0xfe534d42: /* SMB2 */
+    case 0x01021997: /* 9p */
+    case 0x00c36400: /* Ceph */
+    case 0x5346414f: /* AFS */
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void inherit_flags(struct stg_volume *volume, int fd) {
+    struct statvfs info;
+
+    if (fstatvfs(fd, &info))
+        return;
+    volume->mask_suid = stg_fs.mount_suid && (info.f_flag & ST_NOSUID);
+    volume->mask_dev = stg_fs.mount_dev && (info.f_flag & ST_NODEV);
+}
+
+static int make_volume(int fd, const struct statx *stx, dev_t device,
+                       struct stg_volume **ret_volume) {
+    struct stg_volume *first = atomic_load(&volumes);
+    struct stg_volume *volume = calloc(1, sizeof(*volume));
+    stg_auto_fd int mount_fd = -1;
+    int handles;
+
+    if (!volume)
+        return -ENOMEM;
+    mount_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    handles = mount_fd < 0 ? -errno : probe_handles(mount_fd, fd, stx);
+    if (handles < 0) {
+        free(volume);
+        return handles;
+    }
+    volume->device = device;
+    volume->mount_id = stx->stx_mnt_id;
+    volume->handles = handles;
+    volume->remote = is_remote(fd);
+    inherit_flags(volume, fd);
+    /* The list's tail is the source's own volume: numbers of its device stay as they are. */
+    for (const struct stg_volume *last = first; last; last = last->next)
+        if (!last->next && last->device != device)
+            volume->ino_salt = stg_hash_u64(device) << 40;
+    volume->data_fd = -1;
+    if (handles) {
+        volume->mount_fd = stg_fd_steal(&mount_fd);
+        volume->data_fd = open_data_mount(fd);
+    } else {
+        volume->mount_fd = -1; /* nothing is opened through it: do not pin the mount */
+        stg_debug("device %u:%u has no usable file handles", major(device), minor(device));
+    }
+    volume->next = first;
+    atomic_store_explicit(&volumes, volume, memory_order_release);
+    *ret_volume = volume;
+    return 0;
+}
+
+int stg_volume_get(int fd, const struct statx *stx, struct stg_volume **ret_volume) {
+    dev_t device = makedev(stx->stx_dev_major, stx->stx_dev_minor);
+    struct stg_volume *volume = find_volume(device, stx->stx_mnt_id);
+    int error = 0;
+
+    if (!volume) {
+        pthread_mutex_lock(&lock);
+        volume = find_volume(device, stx->stx_mnt_id);
+        if (!volume)
+            error = make_volume(fd, stx, device, &volume);
+        pthread_mutex_unlock(&lock);
+    }
+    if (!error)
+        *ret_volume = volume;
+    return error;
+}
+
+void stg_volume_fini(void) {
+    struct stg_volume *volume = atomic_exchange(&volumes, NULL);
+
+    while (volume) {
+        struct stg_volume *next = volume->next;
+
+        stg_fd_close(volume->mount_fd);
+        stg_fd_close(volume->data_fd);
+        free(volume);
+        volume = next;
+    }
+}

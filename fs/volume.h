@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * One mounted filesystem at or below the source: how its objects are found again without keeping
+ * a descriptor for each.
+ *
+ * A volume is a (st_dev, mount ID) pair: the same device bound a second time, say read-only, is a
+ * volume of its own, because access through it obeys other flags. Volumes are made at the first
+ * lookup that meets them and live until unmount; there are as many as the source has mounts.
+ */
+#ifndef STG_FS_VOLUME_H
+#define STG_FS_VOLUME_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct statx;
+
+struct stg_volume {
+    struct stg_volume *next; /* protected by the list's lock; never changes once published */
+    dev_t device;
+    uint64_t mount_id;
+    uint64_t ino_salt; /* keeps inode numbers of other devices apart, see stg_volume_ino() */
+    int mount_fd;      /* any object of this mount, for open_by_handle_at(2) */
+    int data_fd;       /* the same for file data and directories: a clone of the mount whose
+                          flags (ro, noatime) are ours; or -1: as mount_fd */
+    bool handles;      /* objects can be reopened by file handle */
+    bool remote;       /* errors of writes may come as late as close(2) */
+    bool mask_suid;    /* nosuid in the source, but not on our mount: hide set-id bits */
+    bool mask_dev;     /* the same for nodev */
+};
+
+/*
+ * The volume of the object that `fd` (O_PATH is enough) refers to and `stx` describes. `stx` must
+ * have been asked for STATX_MNT_ID. Returns 0, or -errno (-EMFILE, -ENOMEM): a volume that could
+ * not be examined for want of descriptors is not remembered as one without handles.
+ */
+int stg_volume_get(int fd, const struct statx *stx, struct stg_volume **ret_volume);
+
+/*
+ * The inode number shown for `ino` of this volume. On the device of the source itself it is the
+ * number as it is. FUSE shows one st_dev for the whole mount, so numbers of other devices are
+ * salted: else two files of two devices could look like hard links of one file to tar or cp.
+ */
+static inline uint64_t stg_volume_ino(const struct stg_volume *volume, uint64_t ino) {
+    return ino ^ volume->ino_salt;
+}
+
+/* Frees all volumes; no inode may be left. */
+void stg_volume_fini(void);
+
+#endif

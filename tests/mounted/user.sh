@@ -1,0 +1,107 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# An ordinary user mounts through fusermount3: told once that it is without passthrough, and everything works.
+# variants: default
+# sanitizers: address
+# timeout: 180
+
+set -euo pipefail
+# shellcheck source=tests/lib/harness.sh
+. "$TOP/tests/lib/harness.sh"
+
+have fusermount3 || skip_all "fusermount3 is not installed"
+[ -u "$(readlink -f "$(command -v fusermount3)")" ] || skip_all "fusermount3 is not set-uid here"
+new_dirs
+test_user
+user_binary
+as_user_suid sh -c ': <>/dev/fuse' 2>/dev/null || skip_all "an ordinary user cannot open /dev/fuse"
+chown "$TUSER:" "$SRC" "$MNT" "$NATIVE"
+cp "$BUILD_DIR/tests/io" "$TMPDIR/bin/"
+
+user_sh() { # SCRIPT ARGS...
+    as_user timeout -k 5 "$PATIENCE" bash -c "set -eu; $1" - "${@:2}" </dev/null
+}
+
+user_mount() { # [OPTIONS]
+    new_log
+    as_user_suid timeout -k 5 "$PATIENCE" "$USER_STAGEFS" "$SRC" "$MNT" ${1:+-o "$1"} </dev/null >>"$LOG" 2>&1
+}
+
+user_processes() { find /proc/[0-9]*/exe -lname "$(readlink -f "$USER_STAGEFS")" 2>/dev/null || true; }
+none_left() { [ -z "$(user_processes)" ]; }
+
+user_sh 'echo content >"$1/file"' "$SRC"
+
+check "mounts in the background" user_mount
+if ! is_mounted "$MNT"; then
+    fail "it is mounted" "$(cat "$LOG")"
+    done_testing
+fi
+same "type" fuse.stagefs "$(mount_field "$MNT" type)"
+same "source" "$SRC" "$(mount_field "$MNT" source)"
+same "says once that passthrough is not used" 1 "$(grep -ci passthrough "$LOG")"
+case ,$(mount_field "$MNT" options), in
+*,nosuid,*) pass "nosuid" ;;
+*) fail "nosuid" "$(mount_field "$MNT" options)" ;;
+esac
+
+same "reads" content "$(user_sh 'cat "$1/file"' "$MNT")"
+check "writes" user_sh 'echo one >"$1/new"; echo two >>"$1/new"; printf "one\ntwo\n" | cmp - "$1/new"; cmp "$1/new" "$2/new"' "$MNT" "$SRC"
+same "owns what it makes" "$TUSER" "$(stat -c %U "$SRC/new")"
+check "folders, links, names" user_sh '
+    cd "$1"; mkdir -p a/b; ln -s ../file a/l; ln file a/h; mv new a/b/n; test "$(cat a/l)" = content
+    test "$(stat -c %h file)" = 2; chmod 600 file; rm a/h; test "$(stat -c %h file)" = 1; ls -la a >/dev/null; rm -r a' "$MNT"
+same "another user is kept out" EACCES "$(as_user2 "$TMPDIR/bin/io" stat "$MNT/file" || true)"
+check "maps and shares" user_sh 'cp /bin/true "$1/true" && "$1/true"' "$MNT"
+check "a large file keeps its content" user_sh '
+    head -c 20000000 /dev/urandom >"$1/big"; cmp "$1/big" "$2/big"; truncate -s 12345678 "$1/big"; cmp "$1/big" "$2/big"
+    rm "$1/big"' "$MNT" "$SRC"
+
+if have "${CC:-cc}"; then
+    compile() {
+        user_sh '
+            cd "$1" && export TMPDIR="$1"
+            for i in 1 2 3 4 5; do
+                printf "#include \"all.h\"\nint f%d(void) { return %d + BASE; }\n" $i $i >f$i.c
+                echo "int f$i(void);" >>all.h
+            done
+            echo "#define BASE 1" >>all.h
+            printf "#include \"all.h\"\nint main(void) { return f1() + f2() + f3() + f4() + f5() != 20; }\n" >main.c
+            for i in f1 f2 f3 f4 f5 main; do '"${CC:-cc}"' -O1 -c $i.c; done
+            ar rcs libf.a f?.o
+            '"${CC:-cc}"' -o prog main.o libf.a
+            ./prog' "$MNT"
+    }
+    check "compiles, links and runs a program" compile
+else
+    skip "compiles, links and runs a program" "no C compiler"
+fi
+
+check "fusermount3 -u" as_user_suid fusermount3 -u "$MNT"
+check "the daemon is gone" wait_for 60 none_left
+check "the mount is gone" not_mounted "$MNT"
+
+chown root "$MNT"
+check_fails "cannot mount over root's directory" user_mount
+check "nothing is mounted" not_mounted "$MNT"
+chown "$TUSER" "$MNT"
+
+if [ -f /etc/fuse.conf ]; then
+    : >"$TMPDIR/fuse.conf"
+    chmod 644 "$TMPDIR/fuse.conf"
+    mount --bind "$TMPDIR/fuse.conf" /etc/fuse.conf
+    check_fails "allow_other needs user_allow_other" user_mount allow_other
+    check "nothing is mounted without it" not_mounted "$MNT"
+    echo user_allow_other >"$TMPDIR/fuse.conf"
+    check "allow_other with user_allow_other" user_mount allow_other
+    user_sh 'chmod 644 "$1/file"' "$MNT"
+    same "another user reads" content "$(as_user2 cat "$MNT/file" 2>&1)"
+    same "another user may not write" EACCES "$(as_user2 "$TMPDIR/bin/io" write "$MNT/file" || true)"
+    # Root's own writes arrive as the daemon, which is the user: what it may not do, root may not either.
+    same "root reads" content "$(cat "$MNT/file" 2>&1)"
+    check "unmounted again" as_user_suid fusermount3 -u "$MNT"
+    check "the second daemon is gone" wait_for 60 none_left
+fi
+
+done_testing
