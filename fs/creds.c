@@ -8,6 +8,7 @@
 #include <linux/capability.h>
 #include <sched.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -142,4 +143,21 @@ bool stg_creds_in_group(fuse_req_t req, gid_t gid) {
         if (groups[i] == gid)
             return true;
     return false;
+}
+
+bool stg_creds_may_keep_setid(fuse_req_t req) {
+    char path[64];
+    char line[256];
+    unsigned long long capabilities = 0;
+    FILE *status;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/status", (int)fuse_req_ctx(req)->pid);
+    status = fopen(path, "re");
+    if (!status)
+        return false;
+    while (fgets(line, sizeof(line), status))
+        if (sscanf(line, "CapEff: %llx", &capabilities) == 1)
+            break;
+    (void)fclose(status); /* read-only */
+    return capabilities & (1ULL << CAP_FSETID);
 }

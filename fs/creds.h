@@ -35,6 +35,9 @@ void stg_creds_restore(struct stg_creds *creds);
 /* Is the caller in group `gid`? */
 bool stg_creds_in_group(fuse_req_t req, gid_t gid);
 
+/* Has the caller CAP_FSETID, which lets set-id bits survive a write? False where unknown. */
+bool stg_creds_may_keep_setid(fuse_req_t req);
+
 /* Remembers the daemon's own credentials; once, before the first request. */
 void stg_creds_init(void);
 

@@ -58,6 +58,12 @@ void stg_op_statx(fuse_req_t req, fuse_ino_t nodeid, int flags, int mask,
 }
 #endif
 
+static int drop_capabilities(const char *path) {
+    if (removexattr(path, "security.capability") && errno != ENODATA && errno != EOPNOTSUPP)
+        return -errno;
+    return 0;
+}
+
 int stg_kill_privileges(fuse_req_t req, int fd) {
     char path[STG_PROC_FD_BYTES];
     struct stat info;
@@ -72,11 +78,9 @@ int stg_kill_privileges(fuse_req_t req, int fd) {
     /* Set-group-ID without group execute survives a writer that is in the file's group. */
     if ((mode & S_ISGID) && ((mode & S_IXGRP) || !stg_creds_in_group(req, info.st_gid)))
         mode &= ~(mode_t)S_ISGID;
-    if (mode != info.st_mode && chmod(path, mode & 07777))
+    if (chmod(path, mode & 07777)) /* moves the ctime in any case, as the write does */
         return -errno;
-    if (removexattr(path, "security.capability") && errno != ENODATA && errno != EOPNOTSUPP)
-        return -errno;
-    return 0;
+    return drop_capabilities(path);
 }
 
 static void fill_times(const struct stat *attr, int to_set, struct timespec times[2]) {
@@ -130,6 +134,28 @@ static int change_size(struct stg_inode *inode, const char *path, off_t size,
 #define ANY_CHANGE                                                                                 \
     (ANY_TIME | FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_SIZE)
 
+/*
+ * A change of nothing is what the kernel sends before a passed-through write that takes privileges
+ * away (file_remove_privs()): the set-id bits, unless the writer has CAP_FSETID, and file
+ * capabilities from everybody. chown(-1, -1) looks the same, and moves the ctime; that it clears
+ * root's set-id bits, too, is lost here, because it cannot be told from root's write.
+ */
+static int change_nothing(fuse_req_t req, int fd) {
+    char path[STG_PROC_FD_BYTES];
+    struct stat info;
+
+    stg_proc_fd(path, fd);
+    if (fstat(fd, &info))
+        return -errno;
+    if (!S_ISREG(info.st_mode))
+        return fchownat(fd, "", (uid_t)-1, (gid_t)-1, AT_EMPTY_PATH) ? -errno : 0;
+    if (!stg_creds_may_keep_setid(req))
+        return stg_kill_privileges(req, fd);
+    if (chmod(path, info.st_mode & 07777)) /* moves the ctime */
+        return -errno;
+    return drop_capabilities(path);
+}
+
 static int change(fuse_req_t req, struct stg_inode *inode, int fd, const struct stat *attr,
                   int to_set, const struct fuse_file_info *fi) {
     char path[STG_PROC_FD_BYTES];
@@ -138,12 +164,12 @@ static int change(fuse_req_t req, struct stg_inode *inode, int fd, const struct 
 
     stg_proc_fd(path, fd);
     /*
-     * With HANDLE_KILLPRIV_V2 a write by somebody without CAP_FSETID comes as a change of nothing
-     * (the kernel's file_remove_privs() before a passed-through write), and a truncation
-     * by one with the bit FATTR_KILL_SUIDGID. chown clears the bits by itself.
+     * With HANDLE_KILLPRIV_V2 a truncation by somebody without CAP_FSETID comes with the bit
+     * FATTR_KILL_SUIDGID. chown clears the bits by itself.
      */
-    if (!(to_set & ANY_CHANGE) ||
-        ((to_set & FUSE_SET_ATTR_KILL_SUID) && (to_set & FUSE_SET_ATTR_SIZE)))
+    if (!(to_set & ANY_CHANGE))
+        error = change_nothing(req, fd);
+    else if ((to_set & FUSE_SET_ATTR_KILL_SUID) && (to_set & FUSE_SET_ATTR_SIZE))
         error = stg_kill_privileges(req, fd);
     if (!error && (to_set & FUSE_SET_ATTR_MODE))
         error = chmod(path, attr->st_mode & 07777) ? -errno : 0;

@@ -2,12 +2,27 @@
 /* Owns ioctl: inode flags and version, which mean the same here; anything else is not ours. */
 #include "fs/ops.h"
 
+#include "fs/creds.h"
 #include "fs/reply.h"
 #include "util/cleanup.h"
 
 #include <linux/fs.h>
 #include <string.h>
 #include <sys/ioctl.h>
+
+/* Whose the file is decides; of the flags, the kernel has checked that already. */
+static int ioctl_as_caller(fuse_req_t req, int fd, unsigned int command, void *value) {
+    struct stg_creds creds;
+    int result;
+
+    if (stg_creds_assume(req, STG_CREDS_IDS | STG_CREDS_STRICT, &creds)) {
+        errno = EPERM;
+        return -1;
+    }
+    result = ioctl(fd, command, value);
+    stg_creds_restore(&creds);
+    return result;
+}
 
 void stg_op_ioctl(fuse_req_t req, fuse_ino_t nodeid, unsigned int command, void *argument,
                   struct fuse_file_info *fi, unsigned flags, const void *in_buffer, size_t in_size,
@@ -26,6 +41,7 @@ void stg_op_ioctl(fuse_req_t req, fuse_ino_t nodeid, unsigned int command, void 
     case FS_IOC_GETFLAGS:
     case FS_IOC_SETFLAGS:
     case FS_IOC_GETVERSION:
+    case FS_IOC_SETVERSION:
     case FS_IOC_FSGETXATTR:
     case FS_IOC_FSSETXATTR:
         break;
@@ -44,7 +60,8 @@ void stg_op_ioctl(fuse_req_t req, fuse_ino_t nodeid, unsigned int command, void 
         stg_reply_result(req, fd);
         return;
     }
-    result = ioctl(fd, command, &value);
+    result = command == FS_IOC_SETVERSION ? ioctl_as_caller(req, fd, command, &value)
+                                          : ioctl(fd, command, &value);
     if (result < 0)
         stg_reply_result(req, -errno);
     else

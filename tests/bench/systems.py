@@ -139,7 +139,7 @@ PACKAGED = {
     "bindfs": (("bindfs",), lambda s, m, _:
                [shutil.which("bindfs"), "-f", "--multithreaded", "-o", "allow_other", s, m], ""),
     "mergerfs": (("mergerfs",), lambda s, m, _:
-                 [shutil.which("mergerfs"), "-f", "-o", "allow_other,use_ino,cache.files=auto-full", s, m], ""),
+                 [shutil.which("mergerfs"), "-f", "-o", "allow_other,use_ino,cache.files=auto-full,minfreespace=0", s, m], ""),
     "unionfs-fuse": (("unionfs-fuse", "unionfs"), unionfs, ""),
     "fuse-overlayfs": (("fuse-overlayfs",), overlay, "the source is the upper layer"),
 }

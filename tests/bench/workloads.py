@@ -123,8 +123,8 @@ def run_load(context, kind, path, argument=None, seconds=None):
 class Workload:
     """A timed one: `run` takes the context and a system's root."""
 
-    def __init__(self, name, title, unit, needs, run):
-        self.name, self.title, self.unit, self.needs, self.run = name, title, unit, needs, run
+    def __init__(self, name, title, needs, run):
+        self.name, self.title, self.needs, self.run = name, title, needs, run
 
     def prepare(self, context):
         for name in self.needs:
@@ -168,20 +168,20 @@ def run_compile(context, root):
 
 ONE_SMALL = "small/d0/file0.h"
 WORKLOADS = [
-    Workload("compile", "compile, hot (gcc -fsyntax-only of 100 files of git)", "s", ["code"], run_compile),
-    Workload("openclose", "open and close one small file", "us", ["small"], load("openclose", ONE_SMALL)),
-    Workload("orc1", "open, read, close 2000 small files, 1 thread", "us", ["small"], load("orc", "small", 1)),
-    Workload("orc4", "the same, 4 threads", "us", ["small"], load("orc", "small", 4)),
-    Workload("stat", "stat of known files", "us", ["small"], load("stat", "small")),
-    Workload("lookup-miss", "stat of names that are not there, again", "us", ["small"], load("miss", "small")),
-    Workload("pread4k", "random 4 KiB pread, 256 MiB hot", "us", ["hot"], load("pread", "hot")),
-    Workload("onepage", "4 KiB pread of one page", "us", ["hot"], load("onepage", "hot")),
-    Workload("readfstat", "4 KiB pread and fstat", "us", ["hot"], load("readfstat", "hot")),
-    Workload("seqread", "sequential read of 1 GiB, hot", "s", ["long"], load("seqread", "long")),
-    Workload("seqwrite", "sequential write of 1 GiB and fsync", "s", [], run_seqwrite),
-    Workload("mmapread", "mapped read of 256 MiB, hot", "s", ["hot"], load("mmapread", "hot")),
+    Workload("compile", "compile, hot (gcc -fsyntax-only of 100 files of git)", ["code"], run_compile),
+    Workload("openclose", "open and close one small file", ["small"], load("openclose", ONE_SMALL)),
+    Workload("orc1", "open, read, close 2000 small files, 1 thread", ["small"], load("orc", "small", 1)),
+    Workload("orc4", "the same, 4 threads", ["small"], load("orc", "small", 4)),
+    Workload("stat", "stat of known files", ["small"], load("stat", "small")),
+    Workload("lookup-miss", "stat of names that are not there, again", ["small"], load("miss", "small")),
+    Workload("pread4k", "random 4 KiB pread, 256 MiB hot", ["hot"], load("pread", "hot")),
+    Workload("onepage", "4 KiB pread of one page", ["hot"], load("onepage", "hot")),
+    Workload("readfstat", "4 KiB pread and fstat", ["hot"], load("readfstat", "hot")),
+    Workload("seqread", "sequential read of 1 GiB, hot", ["long"], load("seqread", "long")),
+    Workload("seqwrite", "sequential write of 1 GiB and fsync", [], run_seqwrite),
+    Workload("mmapread", "mapped read of 256 MiB, hot", ["hot"], load("mmapread", "hot")),
 ]
-MEMORY = Workload("memory", "daemon's memory and descriptors per known file", "B", ["known"], None)
+MEMORY = Workload("memory", "daemon's memory and descriptors per known file", ["known"], None)
 
 
 def run_memory(context, system):

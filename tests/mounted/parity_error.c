@@ -55,7 +55,7 @@ static void clear(void) {
 
 struct operation {
     int (*act)(const char *path);
-    bool changes; /* the object itself, so not to be tried on what is not the case's own */
+    enum { LOOKS, MAKES, CHANGES } kind; /* CHANGES: the object itself, so only the case's own */
 };
 
 static char scratch[256];
@@ -134,28 +134,24 @@ static void on_every_path(struct pt *t) {
     const struct operation *operation = t->arg;
     prepare(t);
     for (size_t i = 0; i < PATHS; i++) {
-        if (operation->changes && outside(paths[i]))
+        if (operation->kind == CHANGES && outside(paths[i]))
             continue;
-        snprintf(scratch, sizeof(scratch), "%s", "");
-        if (operation->act == op_chdir)
-            snprintf(scratch, sizeof(scratch), "%s", t->base);
+        snprintf(scratch, sizeof(scratch), "%s", operation->act == op_chdir ? t->base : "");
         SAY("'%.20s'", paths[i]);
-        T(operation->act(paths[i]));
+        if (T(operation->act(paths[i])) < 0 || operation->kind == LOOKS)
+            continue;
         pt_list(t, ".");
         clear();
         prepare(t);
     }
+    pt_list(t, "."); /* also what a refused operation left behind */
     clear();
     pt_list(t, ".");
 }
 
-#define OPERATION(text, function)                                                                  \
+#define OPERATION(kind, text, function)                                                            \
     {                                                                                              \
-        text " on every path", on_every_path, 0, &(const struct operation) { function, false }     \
-    }
-#define CHANGING(text, function)                                                                   \
-    {                                                                                              \
-        text " on every path", on_every_path, 0, &(const struct operation) { function, true }      \
+        text " on every path", on_every_path, 0, &(const struct operation) { function, kind }      \
     }
 
 static void closed_descriptors(struct pt *t) {
@@ -193,45 +189,45 @@ static void bad_pointers(struct pt *t) {
 }
 
 const struct pt_case pt_error_cases[] = {
-    OPERATION("stat", op_stat),
-    OPERATION("lstat", op_lstat),
-    OPERATION("access for reading", op_access),
-    OPERATION("access for executing", op_access_x),
-    OPERATION("open for reading", op_open),
-    OPERATION("open for writing", op_open_write),
-    OPERATION("open of a directory", op_open_dir),
-    OPERATION("create", op_create),
-    OPERATION("exclusive create", op_create_excl),
-    OPERATION("O_TRUNC", op_open_trunc),
-    CHANGING("O_TMPFILE", op_tmpfile),
-    OPERATION("mkdir", op_mkdir),
-    CHANGING("rmdir", op_rmdir),
-    OPERATION("unlink", op_unlink),
-    OPERATION("mknod", op_mknod),
-    OPERATION("mkfifo", op_mkfifo),
-    OPERATION("symlink", op_symlink),
-    OPERATION("readlink", op_readlink),
-    OPERATION("link from", op_link_from),
-    OPERATION("link to", op_link_to),
-    OPERATION("link following", op_link_follow),
-    CHANGING("rename from", op_rename_from),
-    OPERATION("rename of a file to", op_rename_file_to),
-    OPERATION("rename of a directory to", op_rename_dir_to),
-    OPERATION("rename without replacing", op_rename_noreplace),
-    CHANGING("rename exchanging", op_rename_exchange),
-    CHANGING("chmod", op_chmod),
-    CHANGING("chown", op_chown),
-    CHANGING("lchown", op_lchown),
-    CHANGING("truncate", op_truncate),
-    CHANGING("utimensat", op_utimens),
-    OPERATION("chdir", op_chdir),
-    OPERATION("statfs", op_statfs),
-    OPERATION("getxattr", op_getxattr),
-    CHANGING("setxattr", op_setxattr),
-    OPERATION("listxattr", op_listxattr),
-    CHANGING("removexattr", op_removexattr),
-    OPERATION("getxattr of the ACL", op_acl),
-    OPERATION("execve", op_execve),
+    OPERATION(LOOKS, "stat", op_stat),
+    OPERATION(LOOKS, "lstat", op_lstat),
+    OPERATION(LOOKS, "access for reading", op_access),
+    OPERATION(LOOKS, "access for executing", op_access_x),
+    OPERATION(LOOKS, "open for reading", op_open),
+    OPERATION(LOOKS, "open for writing", op_open_write),
+    OPERATION(LOOKS, "open of a directory", op_open_dir),
+    OPERATION(MAKES, "create", op_create),
+    OPERATION(MAKES, "exclusive create", op_create_excl),
+    OPERATION(MAKES, "O_TRUNC", op_open_trunc),
+    OPERATION(LOOKS, "O_TMPFILE", op_tmpfile),
+    OPERATION(MAKES, "mkdir", op_mkdir),
+    OPERATION(CHANGES, "rmdir", op_rmdir),
+    OPERATION(MAKES, "unlink", op_unlink),
+    OPERATION(MAKES, "mknod", op_mknod),
+    OPERATION(MAKES, "mkfifo", op_mkfifo),
+    OPERATION(MAKES, "symlink", op_symlink),
+    OPERATION(LOOKS, "readlink", op_readlink),
+    OPERATION(MAKES, "link from", op_link_from),
+    OPERATION(MAKES, "link to", op_link_to),
+    OPERATION(MAKES, "link following", op_link_follow),
+    OPERATION(CHANGES, "rename from", op_rename_from),
+    OPERATION(MAKES, "rename of a file to", op_rename_file_to),
+    OPERATION(MAKES, "rename of a directory to", op_rename_dir_to),
+    OPERATION(MAKES, "rename without replacing", op_rename_noreplace),
+    OPERATION(CHANGES, "rename exchanging", op_rename_exchange),
+    OPERATION(CHANGES, "chmod", op_chmod),
+    OPERATION(CHANGES, "chown", op_chown),
+    OPERATION(CHANGES, "lchown", op_lchown),
+    OPERATION(CHANGES, "truncate", op_truncate),
+    OPERATION(CHANGES, "utimensat", op_utimens),
+    OPERATION(LOOKS, "chdir", op_chdir),
+    OPERATION(LOOKS, "statfs", op_statfs),
+    OPERATION(LOOKS, "getxattr", op_getxattr),
+    OPERATION(CHANGES, "setxattr", op_setxattr),
+    OPERATION(LOOKS, "listxattr", op_listxattr),
+    OPERATION(CHANGES, "removexattr", op_removexattr),
+    OPERATION(LOOKS, "getxattr of the ACL", op_acl),
+    OPERATION(LOOKS, "execve", op_execve),
     {"descriptors that are closed or of the wrong kind", closed_descriptors, 0, 0},
     {"pointers that lead nowhere", bad_pointers, 0, 0},
     {NULL, NULL, 0, NULL},

@@ -9,47 +9,55 @@ struct flag_row {
     const char *name;
 };
 
+static void make_objects(struct pt *t) {
+    pt_make(t, "file", "content of the file");
+    pt_make(t, "empty", "");
+    pt_mkdir(t, "dir", 0755);
+    if (symlink("file", "to-file") < 0 || symlink("dir", "to-dir") < 0 ||
+        symlink("created-through-link", "to-none") < 0 || symlink("loop", "loop") < 0 ||
+        mkfifo("fifo", 0600) < 0)
+        pt_outcome(t, "objects", -1);
+    pt_make(t, "unreadable", "secret");
+    T(chmod("unreadable", 0));
+}
+
+static void remove_objects(void) {
+    static const char *const all[] = {
+        "missing", "file", "empty", "to-file",    "to-dir",
+        "to-none", "loop", "fifo",  "unreadable", "created-through-link"};
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+        (void)unlink(all[i]); /* most exist */
+    (void)rmdir("dir");
+}
+
 /* Opens one kind of object with arg's flags, then shows object and descriptor. */
 static void flags_on_objects(struct pt *t) {
     const struct flag_row *row = t->arg;
     static const char *const objects[] = {"missing", "file",    "empty", "dir",  "to-file",
                                           "to-dir",  "to-none", "loop",  "fifo", "unreadable",
                                           "file/x",  "none/x",  "dir/"};
+    make_objects(t);
     for (size_t i = 0; i < sizeof(objects) / sizeof(*objects); i++) {
-        pt_make(t, "file", "content of the file");
-        pt_make(t, "empty", "");
-        pt_mkdir(t, "dir", 0755);
-        T(symlink("file", "to-file"));
-        T(symlink("dir", "to-dir"));
-        T(symlink("created-through-link", "to-none"));
-        T(symlink("loop", "loop"));
-        T(mkfifo("fifo", 0600));
-        pt_make(t, "unreadable", "secret");
-        T(chmod("unreadable", 0));
         int fd = pt_outcome(t, objects[i], open(objects[i], row->flags | O_NONBLOCK, 0640));
-        if (fd >= 0) {
-            char buffer[8];
-            struct stat st;
-            SAY("flags %o", fcntl(fd, F_GETFL) & (O_ACCMODE | O_APPEND | O_DIRECT | O_NOATIME |
-                                                  O_SYNC | O_PATH | O_NOFOLLOW | O_DIRECTORY));
-            if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && !(row->flags & O_DIRECT)) {
-                pt_bytes(t, "read", buffer, read(fd, buffer, sizeof(buffer)));
-                T(write(fd, "W", 1));
-                T(lseek(fd, 0, SEEK_CUR));
-            }
-            pt_showfd(t, "open", fd);
-            T(close(fd));
+        if (fd < 0)
+            continue;
+        char buffer[8];
+        struct stat st;
+        SAY("flags %o", fcntl(fd, F_GETFL) & (O_ACCMODE | O_APPEND | O_DIRECT | O_NOATIME | O_SYNC |
+                                              O_PATH | O_NOFOLLOW | O_DIRECTORY));
+        if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && !(row->flags & O_DIRECT)) {
+            pt_bytes(t, "read", buffer, read(fd, buffer, sizeof(buffer)));
+            T(write(fd, "W", 1));
+            T(lseek(fd, 0, SEEK_CUR));
         }
+        pt_showfd(t, "open", fd);
+        T(close(fd));
         pt_list(t, ".");
-        T(chmod("unreadable", 0600));
         pt_look(t, "file");
-        static const char *const all[] = {
-            "missing", "file", "empty", "to-file",    "to-dir",
-            "to-none", "loop", "fifo",  "unreadable", "created-through-link"};
-        for (size_t k = 0; k < sizeof(all) / sizeof(*all); k++)
-            (void)unlink(all[k]); /* most exist */
-        (void)rmdir("dir");
+        remove_objects();
+        make_objects(t);
     }
+    pt_list(t, "."); /* also what a refused open left behind */
 }
 
 #define ROW(flags) (&(const struct flag_row){flags, #flags})

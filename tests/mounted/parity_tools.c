@@ -260,13 +260,18 @@ void pt_movedfd(struct pt *t, const char *what, int fd, const struct pt_stamp *b
     say_moved(t, what, before, &now);
 }
 
+/*
+ * Files are stamped with the coarse clock, or with a finer time taken since its last step, and that
+ * clock may lag behind by more than a step: it has to pass what the fine clock says now.
+ */
 void pt_tick(void) {
     struct timespec start, now;
-    clock_gettime(CLOCK_REALTIME_COARSE, &start);
+    clock_gettime(CLOCK_REALTIME, &start);
     do {
         nanosleep(&(struct timespec){.tv_nsec = 300000}, NULL);
         clock_gettime(CLOCK_REALTIME_COARSE, &now);
-    } while (now.tv_sec == start.tv_sec && now.tv_nsec == start.tv_nsec);
+    } while (now.tv_sec < start.tv_sec ||
+             (now.tv_sec == start.tv_sec && now.tv_nsec <= start.tv_nsec));
 }
 
 void pt_age(struct pt *t, const char *name) {

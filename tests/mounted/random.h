@@ -30,7 +30,7 @@ enum {
     RT_PATHS = 48, /* paths remembered because something was made there */
     RT_PATH_BYTES = 320,
     RT_BUFFER_BYTES = 1 << 18,
-    RT_TRACE = 40, /* last steps shown with a difference */
+    RT_TRACE = 16, /* last steps shown with a difference */
     RT_TRACE_BYTES = 360,
 };
 

@@ -95,6 +95,8 @@ static bool same_time(const struct timespec *a, const struct timespec *b) {
 
 static void compare_times(struct walk *w, const char *path, const struct stat *a,
                           const struct stat *b) {
+    if (S_ISFIFO(a->st_mode) && !w->how->exact)
+        return; /* the kernel's pipe moves them, and on FUSE does not */
     bool set_by_test = a->st_mtim.tv_sec < RT_SET_TIMES_END || b->st_mtim.tv_sec < RT_SET_TIMES_END;
     if ((w->how->exact || set_by_test) && !same_time(&a->st_mtim, &b->st_mtim))
         differ(w, path, "mtime %lld.%09ld and %lld.%09ld", (long long)a->st_mtim.tv_sec,

@@ -25,6 +25,17 @@ user_sh() { # SCRIPT ARGS...
 
 user_mount() { # [OPTIONS]
     new_log
+    user_start "$@"
+}
+
+user_refused() { # NAME [OPTIONS]
+    LOG=$TMPDIR/refused
+    check_fails "$1" user_start "${2-}"
+    check "$1: a word on stderr" test -s "$LOG"
+    rm -f "$LOG"
+}
+
+user_start() { # [OPTIONS]
     as_user_suid timeout -k 5 "$PATIENCE" "$USER_STAGEFS" "$SRC" "$MNT" ${1:+-o "$1"} </dev/null >>"$LOG" 2>&1
 }
 
@@ -83,7 +94,7 @@ check "the daemon is gone" wait_for 60 none_left
 check "the mount is gone" not_mounted "$MNT"
 
 chown root "$MNT"
-check_fails "cannot mount over root's directory" user_mount
+user_refused "cannot mount over root's directory"
 check "nothing is mounted" not_mounted "$MNT"
 chown "$TUSER" "$MNT"
 
@@ -91,7 +102,7 @@ if [ -f /etc/fuse.conf ]; then
     : >"$TMPDIR/fuse.conf"
     chmod 644 "$TMPDIR/fuse.conf"
     mount --bind "$TMPDIR/fuse.conf" /etc/fuse.conf
-    check_fails "allow_other needs user_allow_other" user_mount allow_other
+    user_refused "allow_other needs user_allow_other" allow_other
     check "nothing is mounted without it" not_mounted "$MNT"
     echo user_allow_other >"$TMPDIR/fuse.conf"
     check "allow_other with user_allow_other" user_mount allow_other
