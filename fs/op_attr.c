@@ -69,6 +69,8 @@ int stg_kill_privileges(fuse_req_t req, int fd) {
     struct stat info;
     mode_t mode;
 
+    if (!stg_fs.privileged)
+        return 0; /* the source does it: the writer is the daemon, and has no capabilities */
     stg_proc_fd(path, fd);
     if (fstat(fd, &info))
         return -errno;
@@ -78,7 +80,7 @@ int stg_kill_privileges(fuse_req_t req, int fd) {
     /* Set-group-ID without group execute survives a writer that is in the file's group. */
     if ((mode & S_ISGID) && ((mode & S_IXGRP) || !stg_creds_in_group(req, info.st_gid)))
         mode &= ~(mode_t)S_ISGID;
-    if (chmod(path, mode & 07777)) /* moves the ctime in any case, as the write does */
+    if (mode != info.st_mode && chmod(path, mode & 07777))
         return -errno;
     return drop_capabilities(path);
 }
@@ -147,10 +149,14 @@ static int change_nothing(fuse_req_t req, int fd) {
     stg_proc_fd(path, fd);
     if (fstat(fd, &info))
         return -errno;
-    if (!S_ISREG(info.st_mode))
-        return fchownat(fd, "", (uid_t)-1, (gid_t)-1, AT_EMPTY_PATH) ? -errno : 0;
-    if (!stg_creds_may_keep_setid(req))
-        return stg_kill_privileges(req, fd);
+    if (!S_ISREG(info.st_mode) || !stg_fs.privileged)
+        return fchownat(fd, "", (uid_t)-1, (gid_t)-1, AT_EMPTY_PATH) && errno != EPERM ? -errno : 0;
+    if (!stg_creds_may_keep_setid(req)) {
+        int error = stg_kill_privileges(req, fd);
+
+        if (error || fstat(fd, &info))
+            return error ? error : -errno;
+    }
     if (chmod(path, info.st_mode & 07777)) /* moves the ctime */
         return -errno;
     return drop_capabilities(path);

@@ -12,10 +12,17 @@
  * PT_GROUP; `who` in the table says which of the two a case is for.
  *
  * Not cases, because the kernel's FUSE part itself answers and no daemon can change it:
- * fallocate's COLLAPSE_RANGE and INSERT_RANGE, FICLONE, FIEMAP, lseek's largest offset,
- * stx_attributes of statx, f_type and f_fsid of statfs, access(W_OK) on immutable files, F_SETFL of
- * O_NOATIME, and root's passed-through write to a file whose set-id bits were set while it was
- * open.
+ * - fallocate's COLLAPSE_RANGE and INSERT_RANGE, FICLONE, FIEMAP, lseek's largest offset;
+ * - stx_attributes of statx, and a birth time in its mask that was not asked for;
+ * - f_type and f_fsid of statfs, access(W_OK) on immutable files, F_SETFL of O_NOATIME;
+ * - O_APPEND and O_DIRECT given to open() stay in force for the passed-through file: clearing them
+ * by F_SETFL, or for one write by RWF_NOAPPEND, has no effect;
+ * - a file that is only mapped for writing, its descriptor closed, can be executed: the mapping
+ * holds the source's file;
+ * - epoll accepts regular files;
+ * - root's passed-through write to a file whose set-id bits were set while it was open;
+ * - root's chown(-1, -1) of a file with set-id bits and file capabilities: the request is the same
+ *   as that of a write, which leaves root's set-id bits alone.
  */
 #ifndef STG_TESTS_PARITY_H
 #define STG_TESTS_PARITY_H

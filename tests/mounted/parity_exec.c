@@ -145,9 +145,10 @@ static void busy_mapping(struct pt *t) {
     int fd = OK(open("true", O_RDWR));
     void *map = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     OK(map == MAP_FAILED ? -1 : 0);
-    close(fd);
-    run(t, "./true", NULL); /* still open for writing by the mapping */
+    run(t, "./true", NULL);
     munmap(map, 4096);
+    run(t, "./true", NULL);
+    close(fd);
     run(t, "./true", NULL);
 }
 

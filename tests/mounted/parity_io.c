@@ -95,16 +95,6 @@ static void vector_flags(struct pt *t) {
     close(fd);
 }
 
-static void noappend(struct pt *t) {
-    struct iovec out = {"data", 4};
-    pt_make(t, "f", "0123456789");
-    int fd = OK(open("f", O_RDWR | O_APPEND));
-    T(pwritev2(fd, &out, 1, 3, 0x20)); /* RWF_NOAPPEND */
-    T(pwritev2(fd, &out, 1, 3, 0));
-    pt_lookfd(t, "f", fd);
-    close(fd);
-}
-
 static void append(struct pt *t) {
     pt_make(t, "f", "start.");
     int fd = OK(open("f", O_RDWR | O_APPEND));
@@ -406,7 +396,6 @@ const struct pt_case pt_io_cases[] = {
     {"buffers that are not there", bad_buffers, 0, 0},
     {"readv, writev, preadv, pwritev", vectors, 0, 0},
     {"preadv2 and pwritev2 flags", vector_flags, 0, 0},
-    {"RWF_NOAPPEND", noappend, 0, 0},
     {"appending", append, 0, 0},
     {"two appending descriptors", append_two, 0, 0},
     {"three appending processes", append_processes, 0, 0},

@@ -162,7 +162,7 @@ static void say_statx(struct pt *t, const char *what, int dir, const char *name,
     if (pt_value(t, what, statx(dir, name, flags, mask, &x)) < 0)
         return;
     SAY("  mask %x mode %o links %u uid %u gid %u size %llu rdev %u:%u",
-        x.stx_mask & (STATX_BASIC_STATS | STATX_BTIME), x.stx_mode, x.stx_nlink, x.stx_uid,
+        x.stx_mask & mask & (STATX_BASIC_STATS | STATX_BTIME), x.stx_mode, x.stx_nlink, x.stx_uid,
         x.stx_gid, (unsigned long long)x.stx_size, x.stx_rdev_major, x.stx_rdev_minor);
 }
 

@@ -2,7 +2,7 @@
 /*
  * A long random sequence of operations, done on the mount and on a plain directory alike.
  *
- *   random [--seed N] [--steps N] [--threads N] [--only THREAD] [--phase NAME] [--trace]
+ *   random [--seed N] [--steps N] [--threads N] [--only THREAD] [--phase NAME] [--trace] [--check]
  *          [--source DIR] MOUNT PLAIN
  *
  * MOUNT and PLAIN are empty directories, PLAIN on the file system of the mount's source. Three
@@ -15,7 +15,9 @@
  *   chaos    anything goes, in one directory of the mount only: no error that a race cannot
  *            explain, and the tree seen through the mount must be the source's at the end.
  *
- * Prints the seed first, then TAP. The operations are in random_ops.c.
+ * --only, --trace (prints each step) and --check (compares the trees after each step, with --only)
+ * are for finding out what went wrong. Prints the seed first, then TAP. The operations are in
+ * random_ops.c.
  */
 #include "random.h"
 
@@ -42,6 +44,7 @@ struct settings {
     int only; /* -1: all threads */
     const char *phase;
     bool trace;
+    bool check;
     int top[RT_SIDES];
     int source; /* -1 when not given */
 };
@@ -83,6 +86,7 @@ static struct rt_runner *runner_new(const struct settings *s, unsigned id, uint6
     r->id = id;
     r->steps = s->steps;
     r->trace_all = s->trace;
+    r->check_all = s->check;
     r->buffer[0] = aligned_alloc(4096, RT_BUFFER_BYTES);
     r->buffer[1] = aligned_alloc(4096, RT_BUFFER_BYTES);
     r->data = aligned_alloc(4096, RT_BUFFER_BYTES);
@@ -388,6 +392,7 @@ static void phase_chaos(const struct settings *s) {
     for (unsigned i = 0; i < s->threads; i++) {
         runners[i] = runner_new(s, i, 3);
         runners[i]->chaos = true;
+        runners[i]->check_all = false;
         runners[i]->top[RT_MOUNT] = top;
         runners[i]->top[RT_PLAIN] = -1;
     }
@@ -402,18 +407,23 @@ static void phase_chaos(const struct settings *s) {
 /* ---- options ---- */
 
 static void usage(void) {
-    fprintf(stderr,
-            "usage: random [--seed N] [--steps N] [--threads N] [--only THREAD]\n"
-            "              [--phase private|shared|chaos] [--trace] [--source DIR] MOUNT PLAIN\n");
+    fprintf(stderr, "usage: random [--seed N] [--steps N] [--threads N] [--only THREAD]\n"
+                    "              [--phase private|shared|chaos] [--trace] [--check] [--source "
+                    "DIR] MOUNT PLAIN\n");
     exit(2);
 }
 
 int main(int argc, char **argv) {
     static const struct option options[] = {
-        {"seed", required_argument, NULL, 's'},    {"steps", required_argument, NULL, 'n'},
-        {"threads", required_argument, NULL, 't'}, {"only", required_argument, NULL, 'o'},
-        {"phase", required_argument, NULL, 'p'},   {"source", required_argument, NULL, 'd'},
-        {"trace", no_argument, NULL, 'v'},         {NULL, 0, NULL, 0},
+        {"seed", required_argument, NULL, 's'},
+        {"steps", required_argument, NULL, 'n'},
+        {"threads", required_argument, NULL, 't'},
+        {"only", required_argument, NULL, 'o'},
+        {"phase", required_argument, NULL, 'p'},
+        {"source", required_argument, NULL, 'd'},
+        {"trace", no_argument, NULL, 'v'},
+        {"check", no_argument, NULL, 'c'},
+        {NULL, 0, NULL, 0},
     };
     struct settings s = {.steps = 10000, .threads = 4, .only = -1, .source = -1};
     const char *source = NULL;
@@ -439,6 +449,9 @@ int main(int argc, char **argv) {
             break;
         case 'd':
             source = optarg;
+            break;
+        case 'c':
+            s.check = true;
             break;
         case 'v':
             s.trace = true;

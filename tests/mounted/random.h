@@ -51,6 +51,7 @@ struct rt_runner {
     unsigned long steps;
     bool chaos; /* several threads in one directory of the mount, no plain side */
     bool trace_all;
+    bool check_all;    /* compare the thread's trees after each step */
     int top[RT_SIDES]; /* the thread's directory */
     int slots[RT_SLOTS][RT_SIDES];
     struct rt_map maps[RT_MAPS];

@@ -806,12 +806,22 @@ static void step_once(struct rt_runner *r, unsigned long step) {
         remember(r, a.base2, a.path2);
 }
 
+/* Slow, for finding the step after which the trees differ. */
+static void check_trees(struct rt_runner *r, unsigned long step) {
+    static const struct rt_compare how = {0};
+    unsigned long objects;
+    if (stg_rt_compare_trees("trees", r->top[RT_MOUNT], r->top[RT_PLAIN], &how, &objects) != 0)
+        stg_rt_fail(r, "thread %u: the trees differ after: %s", r->id, r->trace[step % RT_TRACE]);
+}
+
 void stg_rt_run(struct rt_runner *r) {
     for (int i = 0; i < RT_SLOTS; i++)
         r->slots[i][RT_MOUNT] = r->slots[i][RT_PLAIN] = -1;
     for (unsigned long step = 0; step < r->steps && !r->failed; step++) {
         step_once(r, step);
         r->done++;
+        if (r->check_all && !r->failed)
+            check_trees(r, step);
     }
     for (int side = 0; side < RT_SIDES; side++) {
         for (int i = 0; i < RT_SLOTS; i++)
