@@ -209,9 +209,9 @@ variant_options() {
 # The binary as it must be started in this build (ThreadSanitizer needs a fixed address layout).
 # Bash ignores SIGINT in what it starts in the background, and that would be inherited.
 if [ "$SANITIZER" = thread ]; then
-    T_WRAP=(setarch -R env --default-signal=INT,QUIT)
+    T_WRAP=(setarch -R env '--default-signal=INT,QUIT')
 else
-    T_WRAP=(env --default-signal=INT,QUIT)
+    T_WRAP=(env '--default-signal=INT,QUIT')
 fi
 stagefs() { "${T_WRAP[@]}" "$STAGEFS" "$@"; }
 

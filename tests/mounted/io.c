@@ -7,7 +7,6 @@
  * Prints nothing and exits with 0 when the call succeeds; otherwise prints the errno's name on
  * stdout and exits with 1.  See the table at the end for the calls.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>

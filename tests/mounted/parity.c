@@ -109,6 +109,7 @@ static void run_in_child(struct pt *t, const struct pt_case *this, const struct 
     (void)setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* only tidiness */
     umask(022);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGBUS, SIG_DFL); /* cases want it; a sanitizer would catch it */
     if (chdir(t->base) < 0) {
         pt_outcome(t, "chdir", -1);
         _exit(98);
@@ -193,7 +194,11 @@ static bool run_once(const struct pt_case *this, const struct options *o, bool m
 }
 
 static void print_line(const char *mark, const char *text) {
-    printf("#   %s %.*s\n", mark, (int)strcspn(text, "\n"), *text ? text : "(nothing more)");
+    const char *shown = *text ? text : "(nothing more)";
+
+    printf("#   %s ", mark);
+    fwrite(shown, 1, strcspn(shown, "\n"), stdout);
+    putchar('\n');
 }
 
 static const char *next_line(const char *text) {

@@ -339,10 +339,10 @@ static void direct(struct pt *t) {
 }
 
 static void direct_beside_cached(struct pt *t) {
-    char *buffer = NULL;
+    char *buffer = aligned_alloc(4096, 4096);
     pt_fill(t, "f", 16384, 9);
     int cached = OK(open("f", O_RDWR)), fd = OK(open("f", O_RDWR | O_DIRECT));
-    if (fd < 0 || posix_memalign((void **)&buffer, 4096, 4096) != 0)
+    if (fd < 0 || !buffer)
         return;
     pt_lookfd(t, "cached", cached);
     memset(buffer, 'd', 4096);

@@ -9,7 +9,6 @@
  *
  * Prints what differs on stderr and exits with 1.
  */
-#define _GNU_SOURCE
 #include <err.h>
 #include <fcntl.h>
 #include <stdio.h>
