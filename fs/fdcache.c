@@ -5,8 +5,6 @@
 #include "fs/inode.h"
 #include "util/cleanup.h"
 
-#include <pthread.h>
-
 struct slot {
     struct stg_inode *inode; /* NULL: free */
     int fd;
@@ -17,7 +15,7 @@ struct slot {
 static struct slot *slots; /* slot 0 is never used; protected by lock, as all below */
 static unsigned slot_count;
 static unsigned hand;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct stg_lock lock = STG_LOCK(STG_RANK_DESCRIPTORS);
 
 int stg_fdcache_init(unsigned capacity) {
     slots = calloc(capacity + 1, sizeof(*slots));
@@ -46,10 +44,10 @@ static int hold_locked(struct stg_inode *inode, uint16_t *ret_slot) {
 int stg_fdcache_get(struct stg_inode *inode, uint16_t *ret_slot) {
     int fd = -1;
 
-    pthread_mutex_lock(&lock);
+    stg_lock_take(&lock);
     if (inode->cache_slot)
         fd = hold_locked(inode, ret_slot);
-    pthread_mutex_unlock(&lock);
+    stg_lock_drop(&lock);
     return fd;
 }
 
@@ -72,7 +70,7 @@ int stg_fdcache_add(struct stg_inode *inode, int fd, uint16_t *ret_slot) {
     int unwanted = -1;
     unsigned index;
 
-    pthread_mutex_lock(&lock);
+    stg_lock_take(&lock);
     if (inode->cache_slot) {
         unwanted = fd;
         fd = hold_locked(inode, ret_slot);
@@ -90,26 +88,26 @@ int stg_fdcache_add(struct stg_inode *inode, int fd, uint16_t *ret_slot) {
             *ret_slot = 0;
         }
     }
-    pthread_mutex_unlock(&lock);
+    stg_lock_drop(&lock);
     stg_fd_close(unwanted);
     return fd;
 }
 
 void stg_fdcache_put(uint16_t slot) {
-    pthread_mutex_lock(&lock);
+    stg_lock_take(&lock);
     slots[slot].holders--;
-    pthread_mutex_unlock(&lock);
+    stg_lock_drop(&lock);
 }
 
 void stg_fdcache_drop(struct stg_inode *inode) {
     int unwanted = -1;
 
-    pthread_mutex_lock(&lock);
+    stg_lock_take(&lock);
     if (inode->cache_slot) {
         unwanted = slots[inode->cache_slot].fd;
         slots[inode->cache_slot] = (struct slot){0};
         inode->cache_slot = 0;
     }
-    pthread_mutex_unlock(&lock);
+    stg_lock_drop(&lock);
     stg_fd_close(unwanted);
 }

@@ -18,7 +18,6 @@
 #include "util/bytes.h"
 #include "util/cleanup.h"
 
-#include <pthread.h>
 #include <stddef.h>
 
 #define SHARDS 64
@@ -26,7 +25,7 @@
 #define IO_LOCKS 256
 
 struct shard {
-    pthread_mutex_t lock;
+    struct stg_lock lock;
     struct stg_inode **buckets; /* protected by lock, as all below */
     uint64_t bucket_count;      /* a power of two */
     uint64_t entries;           /* hashed inodes */
@@ -35,7 +34,7 @@ struct shard {
 } __attribute__((aligned(64)));
 
 static struct shard shards[SHARDS];
-static pthread_mutex_t io_locks[IO_LOCKS];
+static struct stg_lock io_locks[IO_LOCKS];
 
 static uint64_t hash_of(const struct stg_volume *volume, uint64_t ino) {
     return stg_hash_u64(ino ^ ((uintptr_t)volume << 8));
@@ -53,10 +52,10 @@ static struct shard *inode_shard(const struct stg_inode *inode) {
 
 int stg_inode_init(void) {
     for (int i = 0; i < IO_LOCKS; i++)
-        pthread_mutex_init(&io_locks[i], NULL);
+        stg_lock_init(&io_locks[i], STG_RANK_IO);
     for (int i = 0; i < SHARDS; i++) {
         shards[i] = (struct shard){.bucket_count = SHARD_BUCKETS_MIN};
-        pthread_mutex_init(&shards[i].lock, NULL);
+        stg_lock_init(&shards[i].lock, STG_RANK_INODES);
         shards[i].buckets = calloc(SHARD_BUCKETS_MIN, sizeof(*shards[i].buckets));
         if (!shards[i].buckets)
             return -ENOMEM;
@@ -64,8 +63,27 @@ int stg_inode_init(void) {
     return 0;
 }
 
-pthread_mutex_t *stg_inode_io_lock(const struct stg_inode *inode) {
+struct stg_lock *stg_inode_io_lock(const struct stg_inode *inode) {
     return &io_locks[stg_hash_u64((uintptr_t)inode) % IO_LOCKS];
+}
+
+void stg_inode_note_capability_lost(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+
+    stg_lock_take(lock);
+    inode->capability_lost = true;
+    stg_lock_drop(lock);
+}
+
+bool stg_inode_take_capability_lost(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    bool lost;
+
+    stg_lock_take(lock);
+    lost = inode->capability_lost;
+    inode->capability_lost = false;
+    stg_lock_drop(lock);
+    return lost;
 }
 
 /* Doubles the shard's table; a failure costs longer chains and nothing else. */
@@ -207,7 +225,7 @@ int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, con
         return error;
     hash = hash_of(volume, stx->stx_ino);
     shard = shard_of(hash);
-    pthread_mutex_lock(&shard->lock);
+    stg_lock_take(&shard->lock);
     inode = find_locked(shard, hash, volume, stx, &handle);
     if (!inode) {
         inode = new_inode(volume, stx, &handle);
@@ -224,7 +242,7 @@ int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, con
     }
     if (inode)
         inode->nlookup++;
-    pthread_mutex_unlock(&shard->lock);
+    stg_lock_drop(&shard->lock);
     if (!inode)
         return -ENOMEM;
     if (!volume->handles) {
@@ -249,33 +267,33 @@ struct stg_inode *stg_inode_find(int fd, const struct statx *stx) {
         return NULL;
     hash = hash_of(volume, stx->stx_ino);
     shard = shard_of(hash);
-    pthread_mutex_lock(&shard->lock);
+    stg_lock_take(&shard->lock);
     inode = find_locked(shard, hash, volume, stx, &handle);
     if (inode)
         inode->refs++;
-    pthread_mutex_unlock(&shard->lock);
+    stg_lock_drop(&shard->lock);
     return inode;
 }
 
 void stg_inode_ref(struct stg_inode *inode) {
     struct shard *shard = inode_shard(inode);
 
-    pthread_mutex_lock(&shard->lock);
+    stg_lock_take(&shard->lock);
     inode->refs++;
-    pthread_mutex_unlock(&shard->lock);
+    stg_lock_drop(&shard->lock);
 }
 
 static void drop_counts(struct stg_inode *inode, uint64_t lookups, uint32_t refs) {
     struct shard *shard = inode_shard(inode);
     bool last;
 
-    pthread_mutex_lock(&shard->lock);
+    stg_lock_take(&shard->lock);
     inode->nlookup -= lookups < inode->nlookup ? lookups : inode->nlookup;
     inode->refs -= refs;
     last = !inode->nlookup && !inode->refs && inode != stg_fs.root;
     if (last)
         remove_locked(shard, inode);
-    pthread_mutex_unlock(&shard->lock);
+    stg_lock_drop(&shard->lock);
     if (last)
         free_inode(inode);
 }
@@ -288,9 +306,9 @@ uint64_t stg_inode_count(void) {
     uint64_t count = 0;
 
     for (int i = 0; i < SHARDS; i++) {
-        pthread_mutex_lock(&shards[i].lock);
+        stg_lock_take(&shards[i].lock);
         count += shards[i].entries + shards[i].unhashed;
-        pthread_mutex_unlock(&shards[i].lock);
+        stg_lock_drop(&shards[i].lock);
     }
     return count;
 }

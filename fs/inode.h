@@ -11,9 +11,8 @@
 #define STG_FS_INODE_H
 
 #include "fs/volume.h"
+#include "util/lock.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -36,11 +35,13 @@ struct stg_inode {
                                   protected by the place lock */
     int32_t backing_id;        /* protected by the inode's io lock */
     uint32_t opens;            /* the same */
-    uint32_t writable_opens;   /* opens that could map it for writing; the same */
+    uint32_t writers;          /* of them those for writing; the same */
     uint16_t cache_slot;       /* protected by the descriptor cache's lock; 0: none */
     uint8_t io_mode;           /* enum stg_iomode; protected by the io lock */
     bool queued;               /* is on the linger queue; protected by the io lock */
-    atomic_bool mapped;        /* may be changed through a mapping that outlived its handle */
+    bool mapped;               /* may be changed through a mapping that outlived its handle;
+                                  protected by the io lock */
+    bool capability_lost;      /* by removexattr; protected by the io lock */
     bool hashed;               /* still found by lookups; protected by the shard's lock */
     uint8_t handle_bytes;      /* constant */
     int8_t type;               /* constant: the file type of st_mode >> 12 */
@@ -89,7 +90,11 @@ void stg_inode_ref(struct stg_inode *inode);
 void stg_inode_unref(struct stg_inode *inode);
 
 /* The inode's own of the io locks: of one rank, never two at once. */
-pthread_mutex_t *stg_inode_io_lock(const struct stg_inode *inode);
+struct stg_lock *stg_inode_io_lock(const struct stg_inode *inode);
+
+/* Remembers that the file capabilities were removed, until asked. Both take the io lock. */
+void stg_inode_note_capability_lost(struct stg_inode *inode);
+bool stg_inode_take_capability_lost(struct stg_inode *inode);
 
 /* A descriptor lent by stg_inode_fd(). */
 struct stg_lent_fd {

@@ -7,6 +7,11 @@
  * attributes of a file that is, or was, open for reading and writing are not cached until a read
  * lease on it can be had: the kernel grants none while anybody has the file open for writing
  * (fcntl(2), F_SETLEASE).
+ *
+ * A lease is in the way of other opens: one with O_NONBLOCK fails with EAGAIN, which the kernel's
+ * own open of a backing file turns into EIO. So it is only tried while no open through the mount
+ * exists, and the io lock keeps new ones from beginning; and not on remote sources, where it would
+ * cost round trips.
  */
 #include "fs/iomode.h"
 
@@ -32,12 +37,14 @@ static void move_locked(struct stg_inode *inode, enum stg_iomode mode) {
     inode->io_mode = (uint8_t)mode;
 }
 
+static bool is_for_writing(int flags) { return (flags & O_ACCMODE) != O_RDONLY; }
+
 static bool can_map_writable(int flags) { return (flags & O_ACCMODE) == O_RDWR; }
 
 static void count_locked(struct stg_inode *inode, int flags) {
     inode->opens++;
-    if (can_map_writable(flags))
-        inode->writable_opens++;
+    if (is_for_writing(flags))
+        inode->writers++;
 }
 
 /* What the kernel shall open: on the volume's data mount where there is one. */
@@ -69,18 +76,18 @@ static void begin_locked(struct stg_inode *inode, int fd) {
 }
 
 int stg_io_open(struct stg_inode *inode, int flags, int32_t *ret_backing_id) {
-    pthread_mutex_t *lock = stg_inode_io_lock(inode);
+    struct stg_lock *lock = stg_inode_io_lock(inode);
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
 
-    pthread_mutex_lock(lock);
+    stg_lock_take(lock);
     if (inode->io_mode == STG_IO_IDLE && stg_fs.passthrough) {
         int error;
 
-        pthread_mutex_unlock(lock); /* the descriptor may have to be opened */
+        stg_lock_drop(lock); /* the descriptor may have to be opened */
         error = open_for_backing(inode, &lent);
         if (error)
             return error;
-        pthread_mutex_lock(lock);
+        stg_lock_take(lock);
     }
     if (inode->io_mode == STG_IO_IDLE) {
         /* Without a descriptor: passthrough is off, or an open and its release came between. */
@@ -91,12 +98,12 @@ int stg_io_open(struct stg_inode *inode, int flags, int32_t *ret_backing_id) {
     }
     count_locked(inode, flags);
     *ret_backing_id = inode->io_mode == STG_IO_PASSTHROUGH ? inode->backing_id : 0;
-    pthread_mutex_unlock(lock);
+    stg_lock_drop(lock);
     return 0;
 }
 
-/* Has nobody, by descriptor or mapping, the file open for writing? */
-static bool is_unwritten(struct stg_inode *inode) {
+/* Has nobody, by descriptor or mapping, the file open for writing? There is no open here. */
+static bool is_unwritten_locked(struct stg_inode *inode) {
     stg_auto_fd int fd = stg_inode_open(inode, O_RDONLY | O_NONBLOCK | O_NOATIME);
 
     if (fd < 0)
@@ -108,16 +115,13 @@ static bool is_unwritten(struct stg_inode *inode) {
 }
 
 void stg_io_release(struct stg_inode *inode, int flags) {
-    pthread_mutex_t *lock = stg_inode_io_lock(inode);
-    bool last_writable = false;
+    struct stg_lock *lock = stg_inode_io_lock(inode);
 
-    pthread_mutex_lock(lock);
-    if (can_map_writable(flags) && inode->io_mode == STG_IO_PASSTHROUGH) {
-        last_writable = inode->writable_opens == 1;
-        atomic_store(&inode->mapped, true); /* until it is known better */
-    }
-    if (can_map_writable(flags))
-        inode->writable_opens--;
+    stg_lock_take(lock);
+    if (is_for_writing(flags))
+        inode->writers--;
+    if (can_map_writable(flags) && inode->io_mode == STG_IO_PASSTHROUGH)
+        inode->mapped = true; /* until it is known better */
     if (!--inode->opens) {
         if (inode->io_mode == STG_IO_CACHED) {
             move_locked(inode, STG_IO_IDLE);
@@ -127,27 +131,30 @@ void stg_io_release(struct stg_inode *inode, int flags) {
             move_locked(inode, STG_IO_IDLE);
         }
     }
-    pthread_mutex_unlock(lock);
-    if (last_writable && is_unwritten(inode))
-        atomic_store(&inode->mapped, false);
+    stg_lock_drop(lock);
+}
+
+bool stg_io_is_written(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    bool written;
+
+    stg_lock_take(lock);
+    written = inode->writers > 0;
+    stg_lock_drop(lock);
+    return written;
 }
 
 bool stg_io_may_be_mapped(struct stg_inode *inode) {
-    pthread_mutex_t *lock;
-    bool writable;
+    struct stg_lock *lock;
+    bool may_be;
 
     if (!stg_inode_is_regular(inode))
         return false;
     lock = stg_inode_io_lock(inode);
-    pthread_mutex_lock(lock);
-    writable = inode->writable_opens > 0;
-    pthread_mutex_unlock(lock);
-    if (writable)
-        return true;
-    if (!atomic_load(&inode->mapped))
-        return false;
-    if (!is_unwritten(inode))
-        return true;
-    atomic_store(&inode->mapped, false);
-    return false;
+    stg_lock_take(lock);
+    if (inode->mapped && !inode->opens && !inode->volume->remote && is_unwritten_locked(inode))
+        inode->mapped = false;
+    may_be = inode->mapped || inode->writers;
+    stg_lock_drop(lock);
+    return may_be;
 }

@@ -26,6 +26,9 @@ int stg_io_open(struct stg_inode *inode, int flags, int32_t *ret_backing_id);
 /* Undoes stg_io_open() with the same flags: the file was released, or the open not delivered. */
 void stg_io_release(struct stg_inode *inode, int flags);
 
+/* Has anybody the inode open for writing through the mount? */
+bool stg_io_is_written(struct stg_inode *inode);
+
 /* True while stores through a mapping may move the file's times without the kernel telling. */
 bool stg_io_may_be_mapped(struct stg_inode *inode);
 

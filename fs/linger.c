@@ -30,7 +30,7 @@ static unsigned current_round;
 static bool stopping;
 static bool running;
 static pthread_t thread;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct stg_lock lock = STG_LOCK(STG_RANK_LINGER);
 static pthread_cond_t wake;
 
 /* Both locks are held. */
@@ -52,7 +52,7 @@ bool stg_linger_add_locked(struct stg_inode *inode) {
 
     if (added)
         return true;
-    pthread_mutex_lock(&lock);
+    stg_lock_take(&lock);
     if (queued < STG_LINGER_MAX && !stopping) {
         if (!queued)
             pthread_cond_signal(&wake);
@@ -60,56 +60,55 @@ bool stg_linger_add_locked(struct stg_inode *inode) {
         inode->queued = true;
         added = true;
     }
-    pthread_mutex_unlock(&lock);
+    stg_lock_drop(&lock);
     return added;
 }
 
 void stg_linger_drop(struct stg_inode *inode) {
-    pthread_mutex_t *io_lock;
+    struct stg_lock *io_lock;
 
     if (!stg_inode_is_regular(inode))
         return;
     io_lock = stg_inode_io_lock(inode);
-    pthread_mutex_lock(io_lock);
+    stg_lock_take(io_lock);
     if (inode->queued) {
-        pthread_mutex_lock(&lock);
+        stg_lock_take(&lock);
         for (unsigned i = 0; i < queued; i++) {
             if (queue[i].inode == inode) {
                 remove_locked(i);
                 break;
             }
         }
-        pthread_mutex_unlock(&lock);
+        stg_lock_drop(&lock);
     }
     close_id_locked(inode);
-    pthread_mutex_unlock(io_lock);
+    stg_lock_drop(io_lock);
 }
 
 /* The queue's lock is held. `all`: whatever their age. */
 static void sweep_locked(bool all) {
     for (unsigned i = 0; i < queued;) {
         struct stg_inode *inode = queue[i].inode;
-        pthread_mutex_t *io_lock = stg_inode_io_lock(inode);
+        struct stg_lock *io_lock = stg_inode_io_lock(inode);
 
-        if ((!all && current_round - queue[i].round < AGE_ROUNDS) ||
-            pthread_mutex_trylock(io_lock)) {
+        if ((!all && current_round - queue[i].round < AGE_ROUNDS) || !stg_lock_try(io_lock)) {
             i++;
             continue;
         }
         close_id_locked(inode);
         remove_locked(i);
-        pthread_mutex_unlock(io_lock);
+        stg_lock_drop(io_lock);
     }
 }
 
 static void *sweep_forever(void *unused) {
     (void)unused;
-    pthread_mutex_lock(&lock);
+    stg_lock_take(&lock);
     while (!stopping) {
         struct timespec until;
 
         if (!queued) {
-            pthread_cond_wait(&wake, &lock);
+            (void)stg_lock_wait(&lock, &wake, NULL); /* woken for a new state */
             continue;
         }
         (void)clock_gettime(CLOCK_MONOTONIC, &until); /* cannot fail for this clock */
@@ -118,13 +117,13 @@ static void *sweep_forever(void *unused) {
             until.tv_nsec -= 1000000000L;
             until.tv_sec++;
         }
-        if (pthread_cond_timedwait(&wake, &lock, &until) == ETIMEDOUT) {
+        if (stg_lock_wait(&lock, &wake, &until) == ETIMEDOUT) {
             current_round++;
             sweep_locked(false);
         }
     }
     sweep_locked(true);
-    pthread_mutex_unlock(&lock);
+    stg_lock_drop(&lock);
     return NULL;
 }
 
@@ -145,10 +144,10 @@ int stg_linger_start(void) {
 void stg_linger_stop(void) {
     if (!running)
         return;
-    pthread_mutex_lock(&lock);
+    stg_lock_take(&lock);
     stopping = true;
     pthread_cond_signal(&wake);
-    pthread_mutex_unlock(&lock);
+    stg_lock_drop(&lock);
     pthread_join(thread, NULL);
     running = false;
 }

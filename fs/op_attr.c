@@ -3,6 +3,7 @@
 #include "fs/ops.h"
 
 #include "fs/creds.h"
+#include "fs/iomode.h"
 #include "fs/reply.h"
 #include "util/cleanup.h"
 
@@ -77,8 +78,9 @@ int stg_kill_privileges(fuse_req_t req, int fd) {
     if (!S_ISREG(info.st_mode))
         return 0;
     mode = info.st_mode & ~(mode_t)S_ISUID;
-    /* Set-group-ID without group execute survives a writer that is in the file's group. */
-    if ((mode & S_ISGID) && ((mode & S_IXGRP) || !stg_creds_in_group(req, info.st_gid)))
+    /* Set-group-ID without group execute survives one who is in the file's group, or could be. */
+    if ((mode & S_ISGID) && ((mode & S_IXGRP) || !(stg_creds_in_group(req, info.st_gid) ||
+                                                   stg_creds_may_keep_setid(req))))
         mode &= ~(mode_t)S_ISGID;
     if (mode != info.st_mode && chmod(path, mode & 07777))
         return -errno;
@@ -98,20 +100,26 @@ static void fill_times(const struct stat *attr, int to_set, struct timespec time
         times[1] = attr->st_mtim;
 }
 
-static int change_owner(fuse_req_t req, int fd, const struct stat *attr, int to_set) {
+/* As the caller: whether set-group-ID survives depends on the caller's groups. */
+static int chown_as_caller(fuse_req_t req, int fd, uid_t uid, gid_t gid) {
     struct stg_creds creds;
+    int error = stg_creds_assume(req, STG_CREDS_GROUPS, &creds);
+
+    if (error)
+        return error;
+    error = fchownat(fd, "", uid, gid, AT_EMPTY_PATH) ? -errno : 0;
+    stg_creds_restore(&creds);
+    return error;
+}
+
+static int change_owner(fuse_req_t req, int fd, const struct stat *attr, int to_set) {
     uid_t uid = to_set & FUSE_SET_ATTR_UID ? attr->st_uid : (uid_t)-1;
     gid_t gid = to_set & FUSE_SET_ATTR_GID ? attr->st_gid : (gid_t)-1;
     int error;
 
     if (!fuse_req_ctx(req)->uid)
         return fchownat(fd, "", uid, gid, AT_EMPTY_PATH) ? -errno : 0;
-    /* As the caller: whether set-group-ID survives depends on the caller's groups. */
-    error = stg_creds_assume(req, STG_CREDS_GROUPS, &creds);
-    if (error)
-        return error;
-    error = fchownat(fd, "", uid, gid, AT_EMPTY_PATH) ? -errno : 0;
-    stg_creds_restore(&creds);
+    error = chown_as_caller(req, fd, uid, gid);
     if (error == -EPERM && stg_fs.privileged) /* the caller had a capability of its own */
         error = fchownat(fd, "", uid, gid, AT_EMPTY_PATH) ? -errno : 0;
     return error;
@@ -139,19 +147,26 @@ static int change_size(struct stg_inode *inode, const char *path, off_t size,
 /*
  * A change of nothing is what the kernel sends before a passed-through write that takes privileges
  * away (file_remove_privs()): the set-id bits, unless the writer has CAP_FSETID, and file
- * capabilities from everybody. chown(-1, -1) looks the same, and moves the ctime; that it clears
- * root's set-id bits, too, is lost here, because it cannot be told from root's write.
+ * capabilities from everybody. chown(-1, -1) looks the same, moves the ctime, and clears the
+ * set-id bits for everybody. A write by somebody with CAP_FSETID is announced only where there were
+ * capabilities to clear, and the kernel has removed those by a request of its own just before
+ * (setattr_prepare()): without that it was chown. And so it was where nobody has the file open for
+ * writing. What cannot be told apart is chown(-1, -1) by a user who does not own a file that is
+ * open for writing: it succeeds as a write would, and is not refused.
  */
-static int change_nothing(fuse_req_t req, int fd) {
+static int change_nothing(fuse_req_t req, struct stg_inode *inode, int fd) {
     char path[STG_PROC_FD_BYTES];
+    bool lost_capability = stg_inode_take_capability_lost(inode);
     struct stat info;
 
     stg_proc_fd(path, fd);
     if (fstat(fd, &info))
         return -errno;
+    if (stg_fs.privileged && !stg_io_is_written(inode))
+        return chown_as_caller(req, fd, (uid_t)-1, (gid_t)-1);
     if (!S_ISREG(info.st_mode) || !stg_fs.privileged)
         return fchownat(fd, "", (uid_t)-1, (gid_t)-1, AT_EMPTY_PATH) && errno != EPERM ? -errno : 0;
-    if (!stg_creds_may_keep_setid(req)) {
+    if (!lost_capability || !stg_creds_may_keep_setid(req)) {
         int error = stg_kill_privileges(req, fd);
 
         if (error || fstat(fd, &info))
@@ -174,7 +189,7 @@ static int change(fuse_req_t req, struct stg_inode *inode, int fd, const struct 
      * FATTR_KILL_SUIDGID. chown clears the bits by itself.
      */
     if (!(to_set & ANY_CHANGE))
-        error = change_nothing(req, fd);
+        error = change_nothing(req, inode, fd);
     else if ((to_set & FUSE_SET_ATTR_KILL_SUID) && (to_set & FUSE_SET_ATTR_SIZE))
         error = stg_kill_privileges(req, fd);
     if (!error && (to_set & FUSE_SET_ATTR_MODE))

@@ -9,15 +9,15 @@
 
 #include "fs/reply.h"
 #include "util/cleanup.h"
+#include "util/lock.h"
 
 #include <dirent.h>
-#include <pthread.h>
 #include <string.h>
 
 #define DIR_BUFFER_BYTES 32768
 
 struct dir_handle {
-    pthread_mutex_t lock;
+    struct stg_lock lock;
     int fd;         /* constant */
     off_t position; /* of the entry at `next`; protected by lock, as all below */
     size_t next;
@@ -31,7 +31,7 @@ static struct dir_handle *handle_of(const struct fuse_file_info *fi) {
 
 static void free_handle(struct dir_handle *handle) {
     stg_fd_close(handle->fd);
-    pthread_mutex_destroy(&handle->lock);
+    stg_lock_fini(&handle->lock);
     free(handle);
 }
 
@@ -47,7 +47,7 @@ void stg_op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi
     handle->fd = fd;
     handle->position = 0;
     handle->next = handle->filled = 0;
-    pthread_mutex_init(&handle->lock, NULL);
+    stg_lock_init(&handle->lock, STG_RANK_DIRECTORY);
     fi->fh = (uintptr_t)handle;
     if (fuse_reply_open(req, fi) == -ENOENT)
         free_handle(handle);
@@ -145,13 +145,13 @@ static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
         stg_reply_result(req, -ENOMEM);
         return;
     }
-    pthread_mutex_lock(&handle->lock);
+    stg_lock_take(&handle->lock);
     result = seek_locked(handle, offset);
     if (!result) {
         while ((result = peek_locked(handle, &entry)) == 1 && add_entry(&listing, entry))
             advance_locked(handle, entry);
     }
-    pthread_mutex_unlock(&handle->lock);
+    stg_lock_drop(&handle->lock);
     if (result < 0 && !listing.used)
         stg_reply_result(req, result);
     else

@@ -21,30 +21,45 @@ static bool is_for_reading(int flags) {
     return (flags & O_ACCMODE) == O_RDONLY && !(flags & O_TRUNC);
 }
 
+/* Opens the source for a handle that is being opened. Returns a descriptor or -errno. */
+static int open_source(fuse_req_t req, struct stg_inode *inode, const struct fuse_file_info *fi) {
+    stg_auto_fd int fd = stg_inode_open(inode, fi->flags);
+
+    if (fd >= 0 && fi->kill_suidgid) {
+        int error = stg_kill_privileges(req, fd);
+
+        if (error)
+            return error;
+    }
+    return stg_fd_steal(&fd);
+}
+
 /*
- * Decides how the open is served and fills `fi`. `fd` is consumed: the open source file, or -1
- * where it has not been needed yet. Returns 0, or -errno with everything undone.
+ * Counts the open, decides how it is served and fills `fi`. `fd` is consumed: the open source file,
+ * or -1 where it has not been opened yet. The open is counted first: what is counted has no lease
+ * in its way (see iomode.c). Returns 0, or -errno with everything undone.
  */
-static int begin(struct stg_inode *inode, int fd, struct fuse_file_info *fi) {
+static int begin(fuse_req_t req, struct stg_inode *inode, int fd, struct fuse_file_info *fi) {
     stg_auto_fd int own_fd = fd;
     int32_t id;
     int error = stg_io_open(inode, fi->flags, &id);
 
     if (error)
         return error;
+    if (own_fd < 0 && (!id || !is_for_reading(fi->flags))) {
+        own_fd = open_source(req, inode, fi);
+        if (own_fd < 0) {
+            error = own_fd;
+            stg_io_release(inode, fi->flags);
+            return error;
+        }
+    }
     if (id) {
         fi->backing_id = id;
         fi->fh = 0;
         /* Only remote sources have something to say at close(2). */
         fi->noflush = is_for_reading(fi->flags) || !inode->volume->remote;
         return 0;
-    }
-    if (own_fd < 0)
-        own_fd = stg_inode_open(inode, fi->flags & ~O_TRUNC);
-    if (own_fd < 0) {
-        error = own_fd;
-        stg_io_release(inode, fi->flags);
-        return error;
     }
     fi->noflush = is_for_reading(fi->flags);
     fi->fh = (uint64_t)stg_fd_steal(&own_fd) + 1;
@@ -59,19 +74,8 @@ static void end(struct stg_inode *inode, const struct fuse_file_info *fi) {
 
 void stg_op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
     struct stg_inode *inode = stg_inode_of(nodeid);
-    int error = 0;
-    int fd = -1;
+    int error = begin(req, inode, -1, fi);
 
-    if (!is_for_reading(fi->flags)) {
-        fd = stg_inode_open(inode, fi->flags);
-        error = fd < 0 ? fd : 0;
-        if (!error && fi->kill_suidgid)
-            error = stg_kill_privileges(req, fd);
-    }
-    if (!error)
-        error = begin(inode, fd, fi);
-    else
-        stg_fd_close(fd);
     if (error)
         stg_reply_result(req, error);
     else if (fuse_reply_open(req, fi) == -ENOENT)
@@ -119,7 +123,7 @@ static void reply_created(fuse_req_t req, int fd, struct stg_inode *parent, cons
     if (!name)
         error = stg_inode_pin_to(inode, fd);
     if (!error)
-        error = begin(inode, fd, fi);
+        error = begin(req, inode, fd, fi);
     else
         stg_fd_close(fd);
     if (error) {

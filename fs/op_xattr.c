@@ -102,13 +102,16 @@ void stg_op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const 
 }
 
 void stg_op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name) {
+    struct stg_inode *inode = stg_inode_of(nodeid);
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
     char path[STG_PROC_FD_BYTES];
-    int error = stg_inode_fd(stg_inode_of(nodeid), &lent);
+    int error = stg_inode_fd(inode, &lent);
 
     if (!error) {
         stg_proc_fd(path, lent.fd);
         error = removexattr(path, name) ? -errno : 0;
     }
+    if (!error && !strcmp(name, "security.capability"))
+        stg_inode_note_capability_lost(inode);
     stg_reply_result(req, error);
 }

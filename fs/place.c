@@ -5,7 +5,6 @@
 #include "fs/inode.h"
 #include "util/cleanup.h"
 
-#include <pthread.h>
 #include <string.h>
 
 struct stg_place {
@@ -13,7 +12,7 @@ struct stg_place {
     char name[];
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
 
 static bool is_same(const struct stg_place *place, const struct stg_inode *parent,
                     const char *name) {
@@ -26,9 +25,9 @@ int stg_place_set(struct stg_inode *inode, struct stg_inode *parent, const char 
     struct stg_place *old;
     bool same;
 
-    pthread_mutex_lock(&lock);
+    stg_lock_take(&lock);
     same = is_same(inode->place, parent, name);
-    pthread_mutex_unlock(&lock);
+    stg_lock_drop(&lock);
     if (same || inode == stg_fs.root || inode == parent)
         return 0;
     place = malloc(sizeof(*place) + name_bytes);
@@ -37,10 +36,10 @@ int stg_place_set(struct stg_inode *inode, struct stg_inode *parent, const char 
     place->parent = parent;
     memcpy(place->name, name, name_bytes);
     stg_inode_ref(parent);
-    pthread_mutex_lock(&lock);
+    stg_lock_take(&lock);
     old = inode->place;
     inode->place = place;
-    pthread_mutex_unlock(&lock);
+    stg_lock_drop(&lock);
     if (old) {
         stg_inode_unref(old->parent);
         free(old);
@@ -51,7 +50,7 @@ int stg_place_set(struct stg_inode *inode, struct stg_inode *parent, const char 
 int stg_place_get(struct stg_inode *inode, struct stg_inode **ret_parent, char **ret_name) {
     int error = -ESTALE;
 
-    pthread_mutex_lock(&lock);
+    stg_lock_take(&lock);
     if (inode->place) {
         *ret_name = strdup(inode->place->name);
         error = *ret_name ? 0 : -ENOMEM;
@@ -60,7 +59,7 @@ int stg_place_get(struct stg_inode *inode, struct stg_inode **ret_parent, char *
             stg_inode_ref(*ret_parent);
         }
     }
-    pthread_mutex_unlock(&lock);
+    stg_lock_drop(&lock);
     return error;
 }
 
@@ -80,12 +79,12 @@ void stg_place_discard(struct stg_inode *inode) {
 }
 
 void stg_inode_pin_take(struct stg_inode *inode, int fd) {
-    pthread_mutex_lock(&lock);
+    stg_lock_take(&lock);
     if (inode->pinned_fd < 0) {
         inode->pinned_fd = fd;
         fd = -1;
     }
-    pthread_mutex_unlock(&lock);
+    stg_lock_drop(&lock);
     stg_fd_close(fd);
 }
 
@@ -101,8 +100,8 @@ int stg_inode_pin_to(struct stg_inode *inode, int fd) {
 int stg_place_pinned(struct stg_inode *inode) {
     int fd;
 
-    pthread_mutex_lock(&lock);
+    stg_lock_take(&lock);
     fd = inode->pinned_fd; /* stays open while the inode lives, and it does during the request */
-    pthread_mutex_unlock(&lock);
+    stg_lock_drop(&lock);
     return fd;
 }

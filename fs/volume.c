@@ -12,10 +12,10 @@
 #include "fs/kernel_abi.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
+#include "util/lock.h"
 #include "util/log.h"
 
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -24,7 +24,7 @@
 #include <sys/vfs.h>
 
 static _Atomic(struct stg_volume *) volumes;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct stg_lock lock = STG_LOCK(STG_RANK_VOLUMES);
 
 static struct stg_volume *find_volume(dev_t device, uint64_t mount_id) {
     struct stg_volume *volume = atomic_load_explicit(&volumes, memory_order_acquire);
@@ -150,11 +150,11 @@ int stg_volume_get(int fd, const struct statx *stx, struct stg_volume **ret_volu
     int error = 0;
 
     if (!volume) {
-        pthread_mutex_lock(&lock);
+        stg_lock_take(&lock);
         volume = find_volume(device, stx->stx_mnt_id);
         if (!volume)
             error = make_volume(fd, stx, device, &volume);
-        pthread_mutex_unlock(&lock);
+        stg_lock_drop(&lock);
     }
     if (!error)
         *ret_volume = volume;
