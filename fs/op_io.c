@@ -104,7 +104,8 @@ void stg_op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset,
     auto_call_fd call = call_fd_get(nodeid, fi, O_WRONLY);
     int error = call.fd < 0 ? call.fd : 0;
 
-    if (!error && fallocate(call.fd, mode, offset, length))
+    /* Some sources let a signal end this, and work for this thread's io_uring looks like one. */
+    if (!error && TEMP_FAILURE_RETRY(fallocate(call.fd, mode, offset, length)))
         error = -errno;
     stg_reply_result(req, error);
 }
@@ -127,15 +128,23 @@ void stg_op_copy_file_range(fuse_req_t req, fuse_ino_t nodeid_in, off_t offset_i
                             struct fuse_file_info *fi_out, size_t length, int flags) {
     auto_call_fd in = call_fd_get(nodeid_in, fi_in, O_RDONLY);
     auto_call_fd out = call_fd_get(nodeid_out, fi_out, O_WRONLY);
-    ssize_t copied;
+    size_t done = 0;
+    ssize_t copied = 0;
 
     if (in.fd < 0 || out.fd < 0) {
         stg_reply_result(req, in.fd < 0 ? in.fd : out.fd);
         return;
     }
-    copied = copy_file_range(in.fd, &offset_in, out.fd, &offset_out, length, (unsigned)flags);
-    if (copied < 0)
+    /*
+     * The copy stops short, as at a signal, where the kernel has work for this thread's io_uring;
+     * the caller, who has no such ring, is given what a copy of its own would have given.
+     */
+    while (done < length &&
+           (copied = TEMP_FAILURE_RETRY(copy_file_range(in.fd, &offset_in, out.fd, &offset_out,
+                                                        length - done, (unsigned)flags))) > 0)
+        done += (size_t)copied;
+    if (copied < 0 && !done)
         stg_reply_result(req, -errno); /* on EXDEV and EOPNOTSUPP the kernel copies by itself */
     else
-        (void)fuse_reply_write(req, (size_t)copied); /* nothing to undo */
+        (void)fuse_reply_write(req, done); /* nothing to undo */
 }

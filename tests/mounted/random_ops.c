@@ -331,12 +331,28 @@ static void run_close(struct rt_runner *r, int side, const struct args *a, struc
     r->slots[a->slot][side] = -1;
 }
 
+/*
+ * Direct I/O that is not aligned fails natively, too, but not at once: what lies before the first
+ * gap between the file's extents has been transferred by then, and where the gaps are is the disk's
+ * own affair. So it is left out.
+ */
+static bool is_unaligned_direct(int fd, off_t offset, size_t bytes) {
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && (flags & O_DIRECT) && ((offset | (off_t)bytes) & 4095);
+}
+
 static void run_write(struct rt_runner *r, int side, const struct args *a, struct outcome *o) {
-    put_result(o, write(r->slots[a->slot][side], r->data, a->bytes));
+    int fd = r->slots[a->slot][side];
+    put_result(o, 0);
+    if (!is_unaligned_direct(fd, lseek(fd, 0, SEEK_CUR), a->bytes))
+        put_result(o, write(fd, r->data, a->bytes));
 }
 
 static void run_pwrite(struct rt_runner *r, int side, const struct args *a, struct outcome *o) {
-    put_result(o, pwrite(r->slots[a->slot][side], r->data, a->bytes, a->offset));
+    int fd = r->slots[a->slot][side];
+    put_result(o, 0);
+    if (!is_unaligned_direct(fd, a->offset, a->bytes))
+        put_result(o, pwrite(fd, r->data, a->bytes, a->offset));
 }
 
 static void run_append(struct rt_runner *r, int side, const struct args *a, struct outcome *o) {
@@ -351,12 +367,18 @@ static void run_append(struct rt_runner *r, int side, const struct args *a, stru
 }
 
 static void run_read(struct rt_runner *r, int side, const struct args *a, struct outcome *o) {
-    put_result(o, read(r->slots[a->slot][side], r->buffer[side], a->bytes));
+    int fd = r->slots[a->slot][side];
+    put_result(o, 0);
+    if (!is_unaligned_direct(fd, lseek(fd, 0, SEEK_CUR), a->bytes))
+        put_result(o, read(fd, r->buffer[side], a->bytes));
     o->bytes = o->ret > 0 ? (size_t)o->ret : 0;
 }
 
 static void run_pread(struct rt_runner *r, int side, const struct args *a, struct outcome *o) {
-    put_result(o, pread(r->slots[a->slot][side], r->buffer[side], a->bytes, a->offset));
+    int fd = r->slots[a->slot][side];
+    put_result(o, 0);
+    if (!is_unaligned_direct(fd, a->offset, a->bytes))
+        put_result(o, pread(fd, r->buffer[side], a->bytes, a->offset));
     o->bytes = o->ret > 0 ? (size_t)o->ret : 0;
 }
 
