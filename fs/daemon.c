@@ -7,6 +7,7 @@
 #include "util/log.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/statfs.h>
@@ -33,6 +34,24 @@ static int wait_until_mounted(int fd, pid_t child) {
         stg_error("the mount does not answer: %m");
         return 1;
     }
+    return 0;
+}
+
+int stg_daemon_clean_start(void) {
+    sigset_t none;
+    int fd;
+
+    /* Whatever is opened next would become a standard stream, and take what is printed there. */
+    do {
+        fd = open("/dev/null", O_RDWR);
+    } while (fd >= 0 && fd <= 2);
+    if (fd < 0)
+        return -errno;
+    stg_fd_close(fd);
+    (void)sigemptyset(&none); /* these cannot fail with valid arguments */
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    (void)signal(SIGCHLD, SIG_DFL);
+    (void)signal(SIGTERM, SIG_DFL);
     return 0;
 }
 

@@ -48,9 +48,14 @@ static int print_only(const struct stg_options *options) {
 }
 
 int main(int argc, char **argv) {
-    int error = stg_options_parse(argc, argv, &stg_fs.options);
-    int status = error ? 1 : print_only(&stg_fs.options);
+    int error = stg_daemon_clean_start();
+    int status;
 
+    if (error)
+        stg_error("cannot open /dev/null: %s", strerror(-error));
+    else
+        error = stg_options_parse(argc, argv, &stg_fs.options);
+    status = error ? 1 : print_only(&stg_fs.options);
     if (status < 0) {
         if (stg_fs.options.debug)
             stg_log_set_level(STG_LOG_DEBUG);

@@ -10,9 +10,11 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#define DESCRIPTORS_MIN 64
 #define URING_SWITCH "/sys/module/fuse/parameters/enable_uring"
 
 static bool has_capabilities(void) {
@@ -174,9 +176,26 @@ static int check_privileges(void) {
     return 0;
 }
 
-int stg_preflight(void) {
-    int error = open_source();
+/* Raises the limit on descriptors as far as allowed, and refuses one that serves nobody. */
+static int check_descriptors(void) {
+    struct rlimit limit;
 
+    if (getrlimit(RLIMIT_NOFILE, &limit))
+        return 0;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit); /* the old limit may do, too */
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= DESCRIPTORS_MIN)
+        return 0;
+    stg_error("the limit on open files is %ju; raise it to %d or more (ulimit -n)",
+              (uintmax_t)limit.rlim_cur, DESCRIPTORS_MIN);
+    return -EMFILE;
+}
+
+int stg_preflight(void) {
+    int error = check_descriptors();
+
+    if (!error)
+        error = open_source();
     if (!error)
         error = check_mountpoint();
     if (!error)

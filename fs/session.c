@@ -29,17 +29,13 @@ static int make_root(void) {
     return stg_inode_get(stg_fs.source_fd, &stx, NULL, NULL, &stg_fs.root);
 }
 
-/* Raises the limit on descriptors as far as allowed; the cache takes a quarter of it. */
+/* The cache takes a quarter of the limit on descriptors. */
 static int start_fdcache(void) {
     struct rlimit limit;
     unsigned capacity = FD_CACHE_MAX;
 
-    if (!getrlimit(RLIMIT_NOFILE, &limit)) {
-        limit.rlim_cur = limit.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &limit); /* the old limit does, too */
-        if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur / 4 < capacity)
-            capacity = (unsigned)(limit.rlim_cur / 4);
-    }
+    if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur / 4 < capacity)
+        capacity = (unsigned)(limit.rlim_cur / 4);
     return stg_fdcache_init(capacity ? capacity : 1);
 }
 
