@@ -17,9 +17,27 @@
 static gid_t *own_groups;
 static int own_group_count;
 
+/*
+ * What passes through is written with the daemon's credentials, and CAP_SYS_RESOURCE lets a writer
+ * exceed quotas (fs/quota/dquot.c:ignore_hardlimit): nobody's write shall do that.
+ */
+static void drop_resource_capability(void) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+
+    if (syscall(SYS_capget, &header, data))
+        return;
+    data[0].effective &= ~(1U << CAP_SYS_RESOURCE);
+    data[0].permitted &= ~(1U << CAP_SYS_RESOURCE);
+    data[0].inheritable &= ~(1U << CAP_SYS_RESOURCE);
+    if (syscall(SYS_capset, &header, data))
+        stg_debug("cannot drop CAP_SYS_RESOURCE: %m");
+}
+
 void stg_creds_init(void) {
     stg_fs.daemon_uid = geteuid();
     stg_fs.daemon_gid = getegid();
+    drop_resource_capability();
     own_group_count = getgroups(0, NULL);
     if (own_group_count > 0) {
         own_groups = calloc((size_t)own_group_count, sizeof(*own_groups));

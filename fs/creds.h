@@ -38,7 +38,10 @@ bool stg_creds_in_group(fuse_req_t req, gid_t gid);
 /* Has the caller CAP_FSETID, which lets set-id bits survive a write? False where unknown. */
 bool stg_creds_may_keep_setid(fuse_req_t req);
 
-/* Remembers the daemon's own credentials; once, before the first request. */
+/*
+ * Remembers the daemon's own credentials and drops what would lift quotas; once, before the first
+ * request and before any other thread.
+ */
 void stg_creds_init(void);
 
 #endif
