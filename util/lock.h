@@ -23,6 +23,7 @@ enum stg_rank {
     STG_RANK_PLACES,
     STG_RANK_INODES,
     STG_RANK_DESCRIPTORS,
+    STG_RANK_QUEUE,
     STG_RANK_COUNT
 };
 

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What is to be fetched, in the order of who waits for it: a reader, then who asked for it, then
+ * what was predicted. The same thing is never queued twice; asked for again with more urgency, it
+ * moves up.
+ *
+ * Thread-safe: one lock of rank STG_RANK_QUEUE, held for a few instructions. Entries are part of
+ * the owner's objects, and belong to the queue from push until pop or remove.
+ */
+#ifndef STG_CACHE_QUEUE_H
+#define STG_CACHE_QUEUE_H
+
+#include "util/lock.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum stg_priority { STG_PRIORITY_PREDICTED, STG_PRIORITY_EXPLICIT, STG_PRIORITY_WAITING };
+#define STG_PRIORITIES (STG_PRIORITY_WAITING + 1)
+
+struct stg_queue_entry {
+    struct stg_queue_entry *next;
+    struct stg_queue_entry *previous;
+    uint8_t priority; /* enum stg_priority, while queued */
+    bool queued;
+};
+
+struct stg_queue_list {
+    struct stg_queue_entry *first;
+    struct stg_queue_entry *last;
+};
+
+struct stg_queue {
+    struct stg_lock lock;
+    pthread_cond_t filled;
+    struct stg_queue_list lists[STG_PRIORITIES]; /* protected by lock, as all below */
+    uint64_t entries;
+    bool closed;
+};
+
+void stg_queue_init(struct stg_queue *queue);
+
+/* Nobody may be in a call. */
+void stg_queue_fini(struct stg_queue *queue);
+
+/*
+ * Queues the entry behind others of its priority; one that is queued already moves to the end of a
+ * higher priority, and stays where it is otherwise. False where the queue is closed.
+ */
+bool stg_queue_push(struct stg_queue *queue, struct stg_queue_entry *entry,
+                    enum stg_priority priority);
+
+/* Takes the entry out. False where it is not queued: never was, or has been popped. */
+bool stg_queue_remove(struct stg_queue *queue, struct stg_queue_entry *entry);
+
+/*
+ * Takes the most urgent entry; waits for one. NULL once the queue is closed, whatever is still in
+ * it.
+ */
+struct stg_queue_entry *stg_queue_pop(struct stg_queue *queue);
+
+/* The same without waiting: NULL where there is none now. */
+struct stg_queue_entry *stg_queue_try_pop(struct stg_queue *queue);
+
+/* Lets everybody in pop go, and takes nothing more. */
+void stg_queue_close(struct stg_queue *queue);
+
+/* Takes an entry out of a closed queue, in any order, for its owner to give up; NULL at the end. */
+struct stg_queue_entry *stg_queue_drain(struct stg_queue *queue);
+
+/* How many wait to be popped. */
+uint64_t stg_queue_length(struct stg_queue *queue);
+
+#endif

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The backing tree as the staging engine sees it: keys that stand for files, and what can be done
+ * with them. The mount implements it; tests have a fake one.
+ *
+ * Every function may block for as long as the source does, may be called by several threads at
+ * once, and is called without any lock held. Errors are the source's own, as -errno.
+ */
+#ifndef STG_CACHE_SOURCE_H
+#define STG_CACHE_SOURCE_H
+
+#include "cache/types.h"
+
+#include <stddef.h>
+#include <sys/types.h>
+
+struct stg_source_ops {
+    /* Opens the file for reading, its data included. A handle of 0 or more, or -errno. */
+    int (*open)(void *context, void *key);
+
+    /* What the open file is now. 0 or -errno. */
+    int (*identify)(void *context, int handle, struct stg_identity *ret_identity);
+
+    /* As pread(2): may be short, 0 at the end. */
+    ssize_t (*read)(void *context, int handle, void *buffer, size_t bytes, uint64_t offset);
+
+    /* Gives the handle back; cannot fail. */
+    void (*close)(void *context, int handle);
+};
+
+struct stg_source {
+    const struct stg_source_ops *ops;
+    void *context;
+};
+
+#endif
