@@ -60,6 +60,16 @@ bool stg_queue_push(struct stg_queue *queue, struct stg_queue_entry *entry,
     return open;
 }
 
+void stg_queue_raise(struct stg_queue *queue, struct stg_queue_entry *entry,
+                     enum stg_priority priority) {
+    stg_lock_take(&queue->lock);
+    if (entry->queued && entry->priority < priority) {
+        take_locked(queue, entry);
+        append_locked(queue, entry, priority);
+    }
+    stg_lock_drop(&queue->lock);
+}
+
 bool stg_queue_remove(struct stg_queue *queue, struct stg_queue_entry *entry) {
     bool queued;
 

@@ -50,6 +50,10 @@ void stg_queue_fini(struct stg_queue *queue);
 bool stg_queue_push(struct stg_queue *queue, struct stg_queue_entry *entry,
                     enum stg_priority priority);
 
+/* Moves an entry that is queued, as push does; without effect on one that is not. */
+void stg_queue_raise(struct stg_queue *queue, struct stg_queue_entry *entry,
+                     enum stg_priority priority);
+
 /* Takes the entry out. False where it is not queued: never was, or has been popped. */
 bool stg_queue_remove(struct stg_queue *queue, struct stg_queue_entry *entry);
 

@@ -26,6 +26,9 @@ struct stg_source_ops {
 
     /* Gives the handle back; cannot fail. */
     void (*close)(void *context, int handle);
+
+    /* The engine is done with the key for good. May be NULL. */
+    void (*release)(void *context, void *key);
 };
 
 struct stg_source {

@@ -52,8 +52,22 @@ static void what_is_queued_twice_comes_once(void **state) {
     assert_int_equal(stg_queue_length(&queue), 3);
     assert_ptr_equal(stg_queue_pop(&queue), &e[2]);
     assert_ptr_equal(stg_queue_pop(&queue), &e[0]);
+    stg_queue_raise(&queue, &e[0], STG_PRIORITY_WAITING); /* popped: it does not come again */
     assert_ptr_equal(stg_queue_pop(&queue), &e[1]);
     assert_null(stg_queue_try_pop(&queue));
+}
+
+static void a_queued_entry_can_be_raised(void **state) {
+    struct stg_queue_entry e[3] = {{0}};
+
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        assert_true(stg_queue_push(&queue, &e[i], STG_PRIORITY_EXPLICIT));
+    stg_queue_raise(&queue, &e[0], STG_PRIORITY_PREDICTED);
+    stg_queue_raise(&queue, &e[2], STG_PRIORITY_WAITING);
+    assert_ptr_equal(stg_queue_pop(&queue), &e[2]);
+    assert_ptr_equal(stg_queue_pop(&queue), &e[0]);
+    assert_ptr_equal(stg_queue_pop(&queue), &e[1]);
 }
 
 static void an_entry_can_be_withdrawn(void **state) {
@@ -125,6 +139,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(the_urgent_come_first_and_else_the_first),
         TEST(what_is_queued_twice_comes_once),
+        TEST(a_queued_entry_can_be_raised),
         TEST(an_entry_can_be_withdrawn),
         TEST(a_closed_queue_takes_and_gives_nothing),
         TEST(nothing_is_lost_between_threads),

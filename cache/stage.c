@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Owns who wants a copy, who holds one, and the threads that fetch.
+ *
+ * A fetch and a change of the file can meet in three ways. The change comes before the fetch reads
+ * its version: then the fetch reads the new content. It comes while the fetch is on its way: the
+ * versions differ at the end, and nothing is kept. It comes after: the object is HOT and is
+ * invalidated like any other. In each case a change that the source shows by itself is seen by
+ * fill.c, too.
+ */
+#include "cache/stage.h"
+
+#include "cache/fill.h"
+#include "cache/stage_impl.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+
+#include <string.h>
+#include <time.h>
+
+#define GHOSTS 65536
+
+/* ---- states, holds, waiters ---- */
+
+void stg_stage_move_locked(struct stg_object *object, enum stg_state state) {
+    if (!stg_state_may_become(object->state, state))
+        stg_error("a staged object moves from %s to %s", stg_state_name(object->state),
+                  stg_state_name(state));
+    object->state = (uint8_t)state;
+}
+
+struct stg_waiter *stg_stage_take_waiters_locked(struct stg_object *object) {
+    struct stg_waiter *waiters = object->waiters;
+
+    object->waiters = NULL;
+    return waiters;
+}
+
+static void add_waiter_locked(struct stg_object *object, struct stg_waiter *waiter) {
+    if (!waiter)
+        return;
+    waiter->next = object->waiters;
+    object->waiters = waiter;
+}
+
+void stg_stage_tell(struct stg_waiter *waiters, int result) {
+    while (waiters) {
+        struct stg_waiter *next = waiters->next; /* the waiter's memory is his again afterwards */
+
+        waiters->done(waiters, result);
+        waiters = next;
+    }
+}
+
+void stg_stage_hold_locked(struct stg_object *object, const struct stg_waiter *waiters) {
+    for (; waiters; waiters = waiters->next) {
+        object->holds++;
+        object->used = true;
+        stg_fifo_use(&object->hot);
+    }
+}
+
+struct stg_copy stg_stage_take_copy_locked(struct stg_object *object) {
+    struct stg_copy copy = object->copy;
+
+    object->copy = (struct stg_copy){0};
+    return copy;
+}
+
+void stg_stage_drop_copy(struct stg_cache *cache, struct stg_copy *copy) {
+    uint64_t cost_bytes = stg_store_cost_bytes(copy->bytes);
+
+    if (!copy->number && !copy->memory)
+        return;
+    stg_store_drop(cache->store, copy);
+    stg_budget_release(&cache->hot_budget, cost_bytes);
+}
+
+void stg_stage_unref(struct stg_cache *cache, struct stg_object *object) {
+    bool last;
+
+    stg_lock_take(&cache->lock);
+    last = !--object->refs;
+    stg_lock_drop(&cache->lock);
+    if (!last)
+        return;
+    if (cache->source->ops->release)
+        cache->source->ops->release(cache->source->context, object->key);
+    free(object);
+}
+
+/* ---- fetching ---- */
+
+static int64_t system_now_ns(void) {
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_REALTIME, &now); /* cannot fail for this clock */
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void count_fill(struct stg_cache *cache, int error, const struct stg_filled *filled) {
+    struct stg_cache_stats *stats = &cache->stats;
+
+    if (!error) {
+        stg_stage_count(&stats->fills);
+        atomic_fetch_add(&stats->filled_bytes, (uint64_t)filled->identity.size_bytes);
+        stg_histogram_add(&stats->fill_ns, filled->took_ns);
+    } else if (error == -ESTALE) {
+        stg_stage_count(&stats->changed_fills);
+    } else if (error == -ENOSPC || error == -EFBIG || error == -ENOMEM) {
+        stg_stage_count(&stats->refused_fills);
+    } else {
+        stg_stage_count(&stats->failed_fills);
+    }
+}
+
+/* Room for what was fetched, and the copy in it. */
+static int keep(struct stg_cache *cache, const struct stg_filled *filled,
+                struct stg_copy *ret_copy) {
+    uint64_t bytes = (uint64_t)filled->identity.size_bytes;
+    uint64_t cost_bytes = stg_store_cost_bytes(bytes);
+    int error;
+
+    if (!stg_reclaim_make_room(cache, cost_bytes))
+        return -ENOSPC;
+    error = stg_store_put(cache->store, filled->content, bytes, ret_copy);
+    if (error)
+        stg_budget_release(&cache->hot_budget, cost_bytes);
+    return error;
+}
+
+/* Fetches an object that is FILLING and busy, and tells who waits. */
+static void fetch(struct stg_cache *cache, struct stg_object *object) {
+    struct stg_filled filled = {0};
+    struct stg_copy copy = {0};
+    struct stg_waiter *waiters;
+    uint32_t version;
+    int error;
+
+    stg_lock_take(&cache->lock);
+    version = object->version;
+    error = object->freed ? -ECANCELED : 0;
+    stg_lock_drop(&cache->lock);
+    if (!error)
+        error = stg_fill(cache->source, object->key, cache->config.file_bytes,
+                         cache->config.now_ns ? cache->config.now_ns() : system_now_ns(), &filled);
+    if (!error)
+        error = keep(cache, &filled, &copy);
+    stg_lock_take(&cache->lock);
+    if (!error && (object->version != version || object->freed))
+        error = object->freed ? -ECANCELED : -ESTALE;
+    waiters = stg_stage_take_waiters_locked(object);
+    object->busy = false;
+    if (error) {
+        stg_stage_move_locked(object, STG_ABSENT);
+    } else {
+        stg_stage_move_locked(object, STG_HOT);
+        object->identity = filled.identity;
+        object->copy = copy;
+        object->used = false;
+        copy = (struct stg_copy){0};
+        stg_fifo_add(&cache->hot, &object->hot, object->hash,
+                     stg_store_cost_bytes(object->copy.bytes));
+        stg_stage_hold_locked(object, waiters);
+    }
+    stg_lock_drop(&cache->lock);
+    stg_stage_drop_copy(cache, &copy);
+    count_fill(cache, error, &filled);
+    stg_filled_fini(&filled);
+    stg_stage_tell(waiters, error ? error : STG_WANT_READY);
+    stg_stage_unref(cache, object);
+}
+
+static void *work(void *argument) {
+    struct stg_cache *cache = argument;
+    struct stg_queue_entry *entry;
+
+    while ((entry = stg_queue_pop(&cache->queue)))
+        fetch(cache, STG_OBJECT_OF(entry, fetch));
+    return NULL;
+}
+
+/* ---- wanting ---- */
+
+static int begin_fetch_locked(struct stg_cache *cache, struct stg_object *object,
+                              enum stg_priority priority, struct stg_waiter *waiter) {
+    if (!stg_queue_push(&cache->queue, &object->fetch, priority))
+        return -ECANCELED;
+    stg_stage_move_locked(object, STG_FILLING);
+    object->busy = true;
+    object->refs++;
+    add_waiter_locked(object, waiter);
+    return 0;
+}
+
+static int take_hot_locked(struct stg_cache *cache, struct stg_object *object) {
+    object->holds++;
+    object->used = true;
+    stg_fifo_use(&object->hot);
+    stg_stage_count(&cache->stats.hot_hits);
+    return STG_WANT_READY;
+}
+
+int stg_object_want(struct stg_cache *cache, struct stg_object *object, enum stg_priority priority,
+                    struct stg_waiter *waiter) {
+    bool inflate = false;
+    int result = 0;
+
+    stg_lock_take(&cache->lock);
+    if (object->busy) {
+        add_waiter_locked(object, waiter);
+        if (object->state == STG_FILLING)
+            stg_queue_raise(&cache->queue, &object->fetch, priority);
+    } else if (!waiter && (object->state == STG_HOT || object->state == STG_COLD)) {
+        result = STG_WANT_READY;
+    } else if (object->state == STG_HOT) {
+        result = take_hot_locked(cache, object);
+    } else if (object->state == STG_COLD) {
+        object->busy = inflate = true;
+        object->refs++;
+    } else if (object->state == STG_STALE) {
+        result = -EBUSY;
+    } else {
+        result = begin_fetch_locked(cache, object, priority, waiter);
+    }
+    stg_lock_drop(&cache->lock);
+    if (!inflate)
+        return result;
+    result = stg_reclaim_inflate(cache, object);
+    /* What was damaged is fetched again. */
+    return result == -EBADMSG ? stg_object_want(cache, object, priority, waiter) : result;
+}
+
+const struct stg_copy *stg_object_copy(const struct stg_object *object) { return &object->copy; }
+
+const struct stg_identity *stg_object_identity(const struct stg_object *object) {
+    return &object->identity;
+}
+
+void stg_object_put(struct stg_cache *cache, struct stg_object *object) {
+    struct stg_copy copy = {0};
+
+    stg_lock_take(&cache->lock);
+    if (!--object->holds && object->state == STG_STALE) {
+        stg_stage_move_locked(object, STG_ABSENT);
+        copy = stg_stage_take_copy_locked(object);
+    }
+    stg_lock_drop(&cache->lock);
+    stg_stage_drop_copy(cache, &copy);
+}
+
+/* ---- changes ---- */
+
+/* Takes away what the object has, as far as nobody holds it. The copy is the caller's to drop. */
+static struct stg_copy discard_locked(struct stg_cache *cache, struct stg_object *object) {
+    struct stg_copy copy = {0};
+
+    object->version++;
+    if (object->busy) /* the working thread sees the version */
+        return copy;
+    if (object->state == STG_HOT) {
+        stg_fifo_remove(&cache->hot, &object->hot);
+        stg_stage_move_locked(object, object->holds ? STG_STALE : STG_ABSENT);
+        if (!object->holds)
+            copy = stg_stage_take_copy_locked(object);
+    } else if (object->state == STG_COLD) {
+        stg_reclaim_drop_blob_locked(cache, object);
+        stg_stage_move_locked(object, STG_ABSENT);
+    }
+    return copy;
+}
+
+void stg_object_invalidate(struct stg_cache *cache, struct stg_object *object) {
+    struct stg_copy copy;
+
+    stg_lock_take(&cache->lock);
+    if (object->state == STG_HOT || object->state == STG_COLD)
+        stg_stage_count(&cache->stats.invalidated);
+    copy = discard_locked(cache, object);
+    stg_lock_drop(&cache->lock);
+    stg_stage_drop_copy(cache, &copy);
+}
+
+bool stg_object_validate(struct stg_cache *cache, struct stg_object *object,
+                         const struct stg_identity *now) {
+    bool differs;
+
+    stg_lock_take(&cache->lock);
+    differs = (object->state == STG_HOT || object->state == STG_COLD) &&
+              !stg_identity_equal(&object->identity, now);
+    stg_lock_drop(&cache->lock);
+    if (differs)
+        stg_object_invalidate(cache, object);
+    return !differs;
+}
+
+enum stg_state stg_object_state(struct stg_cache *cache, struct stg_object *object) {
+    enum stg_state state;
+
+    stg_lock_take(&cache->lock);
+    state = object->state;
+    stg_lock_drop(&cache->lock);
+    return state;
+}
+
+/* ---- objects and caches ---- */
+
+struct stg_object *stg_object_new(struct stg_cache *cache, void *key, uint64_t hash) {
+    struct stg_object *object = calloc(1, sizeof(*object));
+
+    (void)cache; /* it has no list of its objects: they are the mount's */
+    if (object) {
+        object->key = key;
+        object->hash = hash;
+        object->refs = 1;
+    }
+    return object;
+}
+
+void stg_object_free(struct stg_cache *cache, struct stg_object *object) {
+    struct stg_waiter *waiters = NULL;
+    struct stg_copy copy;
+    bool unqueued;
+
+    if (!object)
+        return;
+    stg_lock_take(&cache->lock);
+    object->freed = true;
+    unqueued = stg_queue_remove(&cache->queue, &object->fetch);
+    if (unqueued) {
+        object->busy = false;
+        stg_stage_move_locked(object, STG_ABSENT);
+        waiters = stg_stage_take_waiters_locked(object);
+    }
+    copy = discard_locked(cache, object);
+    stg_lock_drop(&cache->lock);
+    stg_stage_drop_copy(cache, &copy);
+    stg_stage_tell(waiters, -ECANCELED);
+    if (unqueued)
+        stg_stage_unref(cache, object);
+    stg_stage_unref(cache, object);
+}
+
+static int start_workers(struct stg_cache *cache) {
+    cache->threads = calloc(cache->config.workers, sizeof(*cache->threads));
+    if (!cache->threads)
+        return -ENOMEM;
+    while (cache->thread_count < cache->config.workers) {
+        int error = pthread_create(&cache->threads[cache->thread_count], NULL, work, cache);
+
+        if (error)
+            return cache->thread_count ? 0 : -error; /* fewer do, too */
+        cache->thread_count++;
+    }
+    return 0;
+}
+
+int stg_cache_new(const struct stg_cache_config *config, const struct stg_source *source,
+                  struct stg_cache **ret_cache) {
+    struct stg_cache *cache = calloc(1, sizeof(*cache));
+    int error;
+
+    if (!cache)
+        return -ENOMEM;
+    cache->config = *config;
+    cache->source = source;
+    stg_lock_init(&cache->lock, STG_RANK_CACHE);
+    stg_queue_init(&cache->queue);
+    stg_budget_init(&cache->hot_budget, config->hot_bytes);
+    stg_budget_init(&cache->cold_budget, config->cold_bytes);
+    error = stg_fifo_init(&cache->hot, GHOSTS);
+    if (!error)
+        error = stg_fifo_init(&cache->cold, GHOSTS);
+    if (!error)
+        error = stg_store_new(config->hot_bytes, config->in_memory, &cache->store);
+    if (!error)
+        error = start_workers(cache);
+    if (error) {
+        stg_cache_free(cache);
+        return error;
+    }
+    *ret_cache = cache;
+    return 0;
+}
+
+void stg_cache_free(struct stg_cache *cache) {
+    if (!cache)
+        return;
+    stg_queue_close(&cache->queue);
+    for (unsigned i = 0; i < cache->thread_count; i++)
+        (void)pthread_join(cache->threads[i], NULL); /* ours, and joined once */
+    free(cache->threads);
+    stg_store_free(cache->store);
+    stg_fifo_fini(&cache->hot);
+    stg_fifo_fini(&cache->cold);
+    stg_queue_fini(&cache->queue);
+    stg_lock_fini(&cache->lock);
+    free(cache);
+}
+
+const struct stg_cache_stats *stg_cache_stats(const struct stg_cache *cache) {
+    return &cache->stats;
+}
+
+struct stg_store *stg_cache_store(const struct stg_cache *cache) {
+    return cache->store;
+}
+
+struct stg_cache_usage stg_cache_usage(const struct stg_cache *cache) {
+    return (struct stg_cache_usage){.hot_bytes = cache->hot_budget.used_bytes,
+                                    .hot_peak_bytes = cache->hot_budget.peak_bytes,
+                                    .cold_bytes = cache->cold_budget.used_bytes,
+                                    .cold_peak_bytes = cache->cold_budget.peak_bytes};
+}
+
+void stg_cache_limit(struct stg_cache *cache, uint64_t hot_bytes) {
+    stg_budget_set_limit(&cache->hot_budget, hot_bytes);
+    stg_reclaim_shrink(cache);
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Staged copies and their lives: who wants a file has it fetched once, however many want it; copies
+ * that are not used go cold, then away; what changed is never served.
+ *
+ *   ABSENT → FILLING → HOT ⇄ COLD → ABSENT,  HOT → STALE → ABSENT while somebody still has it
+ *
+ * An object stands for one file of the source, by the mount's key. It belongs to who made it, and
+ * costs 300 bytes while it is absent; make one where there is something to stage.
+ *
+ * Thread-safe: one lock of rank STG_RANK_CACHE over states and queues, never held across I/O,
+ * compression or a waiter's call.
+ */
+#ifndef STG_CACHE_STAGE_H
+#define STG_CACHE_STAGE_H
+
+#include "cache/histogram.h"
+#include "cache/queue.h"
+#include "cache/source.h"
+#include "cache/store.h"
+
+#include <stdatomic.h>
+
+struct stg_cache;
+struct stg_object;
+
+struct stg_cache_config {
+    uint64_t hot_bytes;      /* hard limit on hot copies, with their overhead */
+    uint64_t cold_bytes;     /* hard limit on compressed ones; 0: copies do not go cold, they go */
+    uint64_t file_bytes;     /* the largest file that is fetched */
+    int compress_level;      /* as of codec.h */
+    unsigned workers;        /* threads that fetch, 1 or more */
+    bool in_memory;          /* as of store.h */
+    int64_t (*now_ns)(void); /* the time of day; NULL: the system's */
+};
+
+/* What happened since the start. */
+struct stg_cache_stats {
+    _Atomic uint64_t hot_hits;
+    _Atomic uint64_t cold_hits;
+    _Atomic uint64_t fills;
+    _Atomic uint64_t filled_bytes;
+    _Atomic uint64_t failed_fills;   /* the source's own errors */
+    _Atomic uint64_t changed_fills;  /* the file changed meanwhile */
+    _Atomic uint64_t refused_fills;  /* no room, or too large */
+    _Atomic uint64_t packed;         /* went cold */
+    _Atomic uint64_t evicted;        /* went away for want of room */
+    _Atomic uint64_t evicted_unused; /* of those, never used by anybody */
+    _Atomic uint64_t invalidated;
+    _Atomic uint64_t corrupt; /* cold copies that did not come back */
+    struct stg_histogram fill_ns;
+};
+
+/* Somebody who waits for a copy; his memory until `done` is called, exactly once. */
+struct stg_waiter {
+    /* Called by any thread, without locks; `result` as of stg_object_want(), never 0. */
+    void (*done)(struct stg_waiter *waiter, int result);
+    struct stg_waiter *next;
+};
+
+#define STG_WANT_READY 1
+
+/* Starts the workers. `source` is borrowed. Returns 0, -ENOMEM or -EAGAIN (no threads). */
+int stg_cache_new(const struct stg_cache_config *config, const struct stg_source *source,
+                  struct stg_cache **ret_cache);
+
+/* Ends the workers; waits for fetches under way. All objects must have been freed before. */
+void stg_cache_free(struct stg_cache *cache);
+
+const struct stg_cache_stats *stg_cache_stats(const struct stg_cache *cache);
+struct stg_store *stg_cache_store(const struct stg_cache *cache);
+
+/* Bytes of hot and of cold copies, and the most of each that there ever was. */
+struct stg_cache_usage {
+    uint64_t hot_bytes, hot_peak_bytes;
+    uint64_t cold_bytes, cold_peak_bytes;
+};
+struct stg_cache_usage stg_cache_usage(const struct stg_cache *cache);
+
+/* Sets the limit on hot copies, and evicts what is over it and not in use. */
+void stg_cache_limit(struct stg_cache *cache, uint64_t hot_bytes);
+
+/*
+ * An absent object for `key`, which the source gets back by release() once nothing works with the
+ * object any more, perhaps some time after stg_object_free(); `hash` is the same whenever the same
+ * file comes back, and not 0. NULL without memory.
+ */
+struct stg_object *stg_object_new(struct stg_cache *cache, void *key, uint64_t hash);
+
+/* Gives the object up, with its copy. Nobody may hold it; waiters are told -ECANCELED. */
+void stg_object_free(struct stg_cache *cache, struct stg_object *object);
+
+/*
+ * Asks for the object's copy. Returns
+ *   STG_WANT_READY  it is hot, and held for the caller until stg_object_put();
+ *   0               it is being fetched; `waiter` will be told the same;
+ *   -errno          there will be none: serve the source. -EBUSY while an earlier version is still
+ *                   held, -ENOSPC without room, -ECANCELED at the end.
+ * Without a `waiter` (a prediction) nothing is held, and a copy that is there stays as it is.
+ * A waiter may also be told -ESTALE (it changed meanwhile), -EFBIG, -ENOMEM, or the source's error.
+ */
+int stg_object_want(struct stg_cache *cache, struct stg_object *object, enum stg_priority priority,
+                    struct stg_waiter *waiter);
+
+/* The copy of an object that the caller holds. */
+const struct stg_copy *stg_object_copy(const struct stg_object *object);
+const struct stg_identity *stg_object_identity(const struct stg_object *object);
+
+/* Ends a hold. */
+void stg_object_put(struct stg_cache *cache, struct stg_object *object);
+
+/*
+ * The file changed, or may have: its copy is not served to anybody who asks from now on, and what
+ * is being fetched is not kept. Who holds the copy keeps it until he puts it.
+ */
+void stg_object_invalidate(struct stg_cache *cache, struct stg_object *object);
+
+/* The same where the copy is not of this version. True where it is, or there is none. */
+bool stg_object_validate(struct stg_cache *cache, struct stg_object *object,
+                         const struct stg_identity *now);
+
+/* A moment's view, for people. */
+enum stg_state stg_object_state(struct stg_cache *cache, struct stg_object *object);
+
+#endif

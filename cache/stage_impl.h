@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What stage.c (wanting, fetching, holding) and reclaim.c (going cold, coming back, going away)
+ * share. For these two alone.
+ *
+ * `busy` marks an object that one thread works on without the lock: it is being fetched, packed or
+ * unpacked. Nobody else moves its state meanwhile; a change of the file is left in `version`, which
+ * the working thread compares when it is done. A working thread has a reference.
+ */
+#ifndef STG_CACHE_STAGE_IMPL_H
+#define STG_CACHE_STAGE_IMPL_H
+
+#include "cache/budget.h"
+#include "cache/fifo.h"
+#include "cache/stage.h"
+
+struct stg_object {
+    struct stg_queue_entry fetch; /* protected by the queue's lock */
+    struct stg_fifo_entry hot;    /* protected by cache->lock, as all below but the constants */
+    struct stg_fifo_entry cold;
+    void *key;                    /* constant */
+    uint64_t hash;                /* constant */
+    struct stg_identity identity; /* of the copy or blob; constant while somebody holds it */
+    struct stg_copy copy;
+    void *blob;
+    size_t blob_bytes;
+    struct stg_waiter *waiters;
+    uint32_t version; /* raised by each change of the file */
+    uint32_t holds;
+    uint32_t refs; /* the owner's, and those of working threads */
+    uint8_t state; /* enum stg_state */
+    bool busy;
+    bool freed; /* by its owner */
+    bool used;
+};
+
+struct stg_cache {
+    struct stg_cache_config config; /* constant */
+    const struct stg_source *source;
+    struct stg_store *store;
+    struct stg_lock lock;
+    struct stg_fifo hot;  /* protected by lock */
+    struct stg_fifo cold; /* the same */
+    struct stg_budget hot_budget;
+    struct stg_budget cold_budget;
+    struct stg_queue queue;
+    struct stg_cache_stats stats;
+    pthread_t *threads;
+    unsigned thread_count;
+};
+
+#define STG_OBJECT_OF(entry, member)                                                               \
+    ((struct stg_object *)(void *)((char *)(entry)-offsetof(struct stg_object, member)))
+
+static inline void stg_stage_count(_Atomic uint64_t *counter) {
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+/* ---- stage.c ---- */
+
+void stg_stage_move_locked(struct stg_object *object, enum stg_state state);
+
+/* Takes all waiters, who are then told by stg_stage_tell(), without the lock. */
+struct stg_waiter *stg_stage_take_waiters_locked(struct stg_object *object);
+void stg_stage_tell(struct stg_waiter *waiters, int result);
+
+/* Holds the hot object once for each waiter, and says so to the eviction. */
+void stg_stage_hold_locked(struct stg_object *object, const struct stg_waiter *waiters);
+
+/* Ends a piece of work: drops the working thread's reference, and frees the object with the last.
+ */
+void stg_stage_unref(struct stg_cache *cache, struct stg_object *object);
+
+/* Takes the copy out of the object; given up by stg_stage_drop_copy() without the lock. */
+struct stg_copy stg_stage_take_copy_locked(struct stg_object *object);
+void stg_stage_drop_copy(struct stg_cache *cache, struct stg_copy *copy);
+
+/* ---- reclaim.c ---- */
+
+/* Reserves `cost_bytes` of hot room, by evicting where need be. False where that cannot be. */
+bool stg_reclaim_make_room(struct stg_cache *cache, uint64_t cost_bytes);
+
+/* Evicts until the limit holds, as far as nothing in use is in the way. */
+void stg_reclaim_shrink(struct stg_cache *cache);
+
+/* Frees the blob of a cold object, its room too. */
+void stg_reclaim_drop_blob_locked(struct stg_cache *cache, struct stg_object *object);
+
+/*
+ * Makes a cold object hot again, held for the caller; the object is busy and has a reference for
+ * this, both of which end here. Returns STG_WANT_READY or -errno, -EBADMSG for a corrupt blob,
+ * which is gone then.
+ */
+int stg_reclaim_inflate(struct stg_cache *cache, struct stg_object *object);
+
+#endif
