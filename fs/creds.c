@@ -163,6 +163,17 @@ bool stg_creds_in_group(fuse_req_t req, gid_t gid) {
     return false;
 }
 
+/* Only there are capabilities those that the kernel asks for (capable() of the initial namespace).
+ */
+static bool in_own_namespace(int pid) {
+    char path[64];
+    struct stat own;
+    struct stat other;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/ns/user", pid); /* always fits */
+    return !stat("/proc/self/ns/user", &own) && !stat(path, &other) && own.st_ino == other.st_ino;
+}
+
 bool stg_creds_may_keep_setid(fuse_req_t req) {
     char path[64];
     char line[256];
@@ -177,5 +188,5 @@ bool stg_creds_may_keep_setid(fuse_req_t req) {
         if (sscanf(line, "CapEff: %llx", &capabilities) == 1)
             break;
     (void)fclose(status); /* read-only */
-    return capabilities & (1ULL << CAP_FSETID);
+    return (capabilities & (1ULL << CAP_FSETID)) && in_own_namespace((int)fuse_req_ctx(req)->pid);
 }

@@ -9,7 +9,8 @@ struct slot {
     struct stg_inode *inode; /* NULL: free */
     int fd;
     uint32_t holders;
-    bool used; /* since the hand last came by */
+    bool used;    /* since the hand last came by */
+    bool dropped; /* its inode is gone; closed by the last holder */
 };
 
 static struct slot *slots; /* slot 0 is never used; protected by lock, as all below */
@@ -26,7 +27,7 @@ int stg_fdcache_init(unsigned capacity) {
 
 void stg_fdcache_fini(void) {
     for (unsigned i = 1; slots && i < slot_count; i++)
-        if (slots[i].inode)
+        if (slots[i].inode || slots[i].dropped)
             stg_fd_close(slots[i].fd);
     free(slots);
     slots = NULL;
@@ -55,10 +56,10 @@ int stg_fdcache_get(struct stg_inode *inode, uint16_t *ret_slot) {
 static unsigned pick_slot_locked(void) {
     for (unsigned steps = 2 * slot_count; steps; steps--) {
         hand = hand + 1 < slot_count ? hand + 1 : 1;
-        if (!slots[hand].inode)
-            return hand;
         if (slots[hand].holders)
             continue;
+        if (!slots[hand].inode)
+            return hand;
         if (!slots[hand].used)
             return hand;
         slots[hand].used = false;
@@ -94,9 +95,15 @@ int stg_fdcache_add(struct stg_inode *inode, int fd, uint16_t *ret_slot) {
 }
 
 void stg_fdcache_put(uint16_t slot) {
+    int unwanted = -1;
+
     stg_lock_take(&lock);
-    slots[slot].holders--;
+    if (!--slots[slot].holders && slots[slot].dropped) {
+        unwanted = slots[slot].fd;
+        slots[slot] = (struct slot){0};
+    }
     stg_lock_drop(&lock);
+    stg_fd_close(unwanted);
 }
 
 void stg_fdcache_drop(struct stg_inode *inode) {
@@ -104,8 +111,15 @@ void stg_fdcache_drop(struct stg_inode *inode) {
 
     stg_lock_take(&lock);
     if (inode->cache_slot) {
-        unwanted = slots[inode->cache_slot].fd;
-        slots[inode->cache_slot] = (struct slot){0};
+        struct slot *slot = &slots[inode->cache_slot];
+
+        if (slot->holders) { /* by a request that has been answered and is about to end */
+            slot->inode = NULL;
+            slot->dropped = true;
+        } else {
+            unwanted = slot->fd;
+            *slot = (struct slot){0};
+        }
         inode->cache_slot = 0;
     }
     stg_lock_drop(&lock);

@@ -27,7 +27,10 @@ int stg_fdcache_add(struct stg_inode *inode, int fd, uint16_t *ret_slot);
 
 void stg_fdcache_put(uint16_t slot);
 
-/* Closes the inode's descriptor; nobody may hold it. */
+/*
+ * Gives the inode's descriptor up; closed now, or by the last who holds it: the answer to a request
+ * lets the kernel forget the inode while the request's thread has not yet put what it was lent.
+ */
 void stg_fdcache_drop(struct stg_inode *inode);
 
 #endif

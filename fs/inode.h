@@ -114,8 +114,8 @@ void stg_inode_fd_put(struct stg_lent_fd *lent);
     { .fd = -1 }
 
 /*
- * Opens the object itself with `flags` (O_CLOEXEC is added; O_CREAT, O_EXCL, O_NOFOLLOW and
- * O_DIRECT are taken away). Returns a descriptor that the caller owns, or -errno.
+ * Opens the object itself with `flags` (O_CLOEXEC is added; O_CREAT, O_EXCL and O_NOFOLLOW are
+ * taken away). Returns a descriptor that the caller owns, or -errno.
  */
 int stg_inode_open(struct stg_inode *inode, int flags);
 

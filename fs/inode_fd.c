@@ -102,7 +102,7 @@ void stg_proc_fd(char path[STG_PROC_FD_BYTES], int fd) {
 }
 
 static int clean_flags(int flags) {
-    return (flags & ~(O_CREAT | O_EXCL | O_NOFOLLOW | O_DIRECT)) | O_CLOEXEC | O_NOCTTY;
+    return (flags & ~(O_CREAT | O_EXCL | O_NOFOLLOW)) | O_CLOEXEC | O_NOCTTY;
 }
 
 int stg_reopen(int fd, int flags) {

@@ -21,6 +21,8 @@ static int get_attributes(struct stg_inode *inode, int flags, struct statx *ret_
 
 void stg_op_getattr(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
     struct stg_inode *inode = stg_inode_of(nodeid);
+    double timeout_s =
+        stg_reply_attr_timeout(inode); /* before the look: a mapping may go between */
     struct statx stx;
     struct stat attr;
     int error;
@@ -32,13 +34,14 @@ void stg_op_getattr(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi
         return;
     }
     stg_reply_fill_stat(inode->volume, &stx, &attr);
-    (void)fuse_reply_attr(req, &attr, stg_reply_attr_timeout(inode)); /* nothing to undo */
+    (void)fuse_reply_attr(req, &attr, timeout_s); /* nothing to undo */
 }
 
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
 void stg_op_statx(fuse_req_t req, fuse_ino_t nodeid, int flags, int mask,
                   struct fuse_file_info *fi) {
     struct stg_inode *inode = stg_inode_of(nodeid);
+    double timeout_s = stg_reply_attr_timeout(inode);
     struct statx stx;
     struct stat attr;
     int error;
@@ -55,7 +58,7 @@ void stg_op_statx(fuse_req_t req, fuse_ino_t nodeid, int flags, int mask,
     stx.stx_mode = (uint16_t)attr.st_mode;
     if (!attr.st_rdev)
         stx.stx_rdev_major = stx.stx_rdev_minor = 0;
-    (void)fuse_reply_statx(req, 0, &stx, stg_reply_attr_timeout(inode)); /* nothing to undo */
+    (void)fuse_reply_statx(req, 0, &stx, timeout_s); /* nothing to undo */
 }
 #endif
 

@@ -11,6 +11,8 @@
 
 #include <sys/stat.h>
 
+#define COPY_AT_MOST_BYTES ((size_t)128 << 20)
+
 /* The handle's descriptor, or one opened for this call and closed by it. */
 struct call_fd {
     int fd; /* or -errno */
@@ -59,7 +61,11 @@ void stg_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
 
 void stg_op_write(fuse_req_t req, fuse_ino_t nodeid, const char *buffer, size_t size, off_t offset,
                   struct fuse_file_info *fi) {
-    auto_call_fd call = call_fd_get(nodeid, fi, O_WRONLY);
+    /*
+     * Pages of a mapping are written back through any handle; on one with O_APPEND, pwrite(2)
+     * would put them at the end of the file.
+     */
+    auto_call_fd call = call_fd_get(nodeid, fi->writepage ? NULL : fi, O_WRONLY);
     size_t done = 0;
     int error = call.fd < 0 ? call.fd : 0;
 
@@ -131,6 +137,9 @@ void stg_op_copy_file_range(fuse_req_t req, fuse_ino_t nodeid_in, off_t offset_i
     size_t done = 0;
     ssize_t copied = 0;
 
+    /* The caller cannot be interrupted meanwhile, and a short copy is allowed. */
+    if (length > COPY_AT_MOST_BYTES)
+        length = COPY_AT_MOST_BYTES;
     if (in.fd < 0 || out.fd < 0) {
         stg_reply_result(req, in.fd < 0 ? in.fd : out.fd);
         return;

@@ -65,5 +65,7 @@ void stg_op_ioctl(fuse_req_t req, fuse_ino_t nodeid, unsigned int command, void 
     if (result < 0)
         stg_reply_result(req, -errno);
     else
-        (void)fuse_reply_ioctl(req, result, &value, out_size); /* nothing to undo */
+        /* The number says long, and every file system gives an int. */
+        (void)fuse_reply_ioctl(req, result, &value,
+                               command == FS_IOC_GETVERSION ? sizeof(int) : out_size);
 }

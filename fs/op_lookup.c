@@ -62,10 +62,18 @@ void stg_op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *
 }
 
 void stg_op_readlink(fuse_req_t req, fuse_ino_t nodeid) {
+    struct stg_inode *inode = stg_inode_of(nodeid);
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
+    stg_auto_fd int own_fd = -1;
     char target[PATH_MAX + 1];
-    int error = stg_inode_fd(stg_inode_of(nodeid), &lent);
-    ssize_t length = error ? error : readlinkat(lent.fd, "", target, PATH_MAX);
+    ssize_t length;
+    int error = 0;
+
+    if (inode->volume->data_fd >= 0) /* whose mount moves no access time */
+        error = (own_fd = stg_inode_open(inode, O_PATH | O_NOFOLLOW)) < 0 ? own_fd : 0;
+    else
+        error = stg_inode_fd(inode, &lent);
+    length = error ? error : readlinkat(own_fd >= 0 ? own_fd : lent.fd, "", target, PATH_MAX);
 
     if (length < 0) {
         stg_reply_result(req, error ? error : -errno);

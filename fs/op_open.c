@@ -3,11 +3,11 @@
  * Owns open, create, tmpfile and release of regular files. This is where a staged copy will be
  * asked for.
  *
- * A passed-through open holds nothing here: no descriptor, no memory (`fh` is 0). For reading it
- * does not even open the source, the kernel does. For writing the source is opened once, for its
- * own answer (read-only mount, append-only, being executed), which the kernel's backing open would
- * either not ask for or turn into EIO. A file that is served by the daemon has its descriptor,
- * plus one, in `fh`.
+ * A passed-through open holds nothing here: no descriptor, no memory (`fh` is 0). For plain reading
+ * it does not even open the source, the kernel does. For writing, direct and non-blocking I/O the
+ * source is opened once, for its own answer (read-only mount, append-only, being executed, no
+ * direct I/O, leased), which the kernel's backing open would either not ask for or turn into EIO. A
+ * file that is served by the daemon has its descriptor, plus one, in `fh`.
  */
 #include "fs/ops.h"
 
@@ -19,6 +19,11 @@
 
 static bool is_for_reading(int flags) {
     return (flags & O_ACCMODE) == O_RDONLY && !(flags & O_TRUNC);
+}
+
+/* The kernel turns each error of its own open of a backing file into EIO: these may well fail. */
+static bool must_ask_source(int flags) {
+    return !is_for_reading(flags) || (flags & (O_DIRECT | O_NONBLOCK));
 }
 
 /* Opens the source for a handle that is being opened. Returns a descriptor or -errno. */
@@ -46,7 +51,7 @@ static int begin(fuse_req_t req, struct stg_inode *inode, int fd, struct fuse_fi
 
     if (error)
         return error;
-    if (own_fd < 0 && (!id || !is_for_reading(fi->flags))) {
+    if (own_fd < 0 && (!id || must_ask_source(fi->flags))) {
         own_fd = open_source(req, inode, fi);
         if (own_fd < 0) {
             error = own_fd;
@@ -60,6 +65,12 @@ static int begin(fuse_req_t req, struct stg_inode *inode, int fd, struct fuse_fi
         /* Only remote sources have something to say at close(2). */
         fi->noflush = is_for_reading(fi->flags) || !inode->volume->remote;
         return 0;
+    }
+    /* What the daemon reads and writes for others is not aligned. */
+    if ((fi->flags & O_DIRECT) && fcntl(own_fd, F_SETFL, fi->flags & ~O_DIRECT)) {
+        error = -errno;
+        stg_io_release(inode, fi->flags);
+        return error;
     }
     fi->noflush = is_for_reading(fi->flags);
     fi->fh = (uint64_t)stg_fd_steal(&own_fd) + 1;
@@ -82,7 +93,11 @@ void stg_op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
         end(inode, fi);
 }
 
-/* Makes and opens the file, or opens what somebody else has made in the meantime. */
+/*
+ * Makes and opens the file. Where somebody else has made something of that name in the meantime,
+ * -ESTALE makes the kernel look the name up once more (LOOKUP_REVAL) and open what is there as what
+ * it is: a FIFO, a folder, a link, a file with permissions of its own.
+ */
 static int open_new(fuse_req_t req, int parent_fd, const char *name, mode_t mode, int flags) {
     int need = STG_CREDS_UMASK | (mode & S_ISGID ? STG_CREDS_GROUPS : STG_CREDS_IDS);
     struct stg_creds creds;
@@ -95,16 +110,7 @@ static int open_new(fuse_req_t req, int parent_fd, const char *name, mode_t mode
     fd = openat(parent_fd, name, clean | O_CREAT | O_EXCL, mode & 07777);
     fd = fd < 0 ? -errno : fd;
     stg_creds_restore(&creds);
-    if (fd != -EEXIST || (flags & O_EXCL))
-        return fd;
-    /* The kernel has checked no permission on that file: the source shall. */
-    error = stg_creds_assume(req, STG_CREDS_GROUPS | STG_CREDS_STRICT, &creds);
-    if (error)
-        return error;
-    fd = openat(parent_fd, name, clean & ~(O_CREAT | O_EXCL));
-    fd = fd < 0 ? -errno : fd;
-    stg_creds_restore(&creds);
-    return fd;
+    return fd == -EEXIST && !(flags & O_EXCL) ? -ESTALE : fd;
 }
 
 /* `fd` is consumed; `parent` and `name` are NULL for an unnamed file. */

@@ -72,7 +72,7 @@ static const struct option_row rows[] = {
     {"noexec", KIND_KERNEL, 0, 0, NULL, NULL, NULL, "exec", "do not execute programs"},
     {"sync", KIND_KERNEL, 0, 0, NULL, NULL, NULL, "async", "write synchronously"},
     {"dirsync", KIND_KERNEL, 0, 0, NULL, NULL, NULL, NULL, "change directories synchronously"},
-    {"nosymfollow", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
+    {"nosymfollow", KIND_KERNEL, 0, 0, NULL, NULL, NULL, NULL, "do not follow symbolic links"},
     {"nodiratime", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},
     {"atime", KIND_IGNORED, 0, 0, NULL, NULL, NULL, "noatime", NULL},
     {"relatime", KIND_IGNORED, 0, 0, NULL, NULL, NULL, NULL, NULL},

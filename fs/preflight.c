@@ -15,16 +15,25 @@
 #include <sys/syscall.h>
 
 #define DESCRIPTORS_MIN 64
+#define INITIAL_USER_NAMESPACE 0xEFFFFFFDU /* PROC_USER_INIT_INO */
 #define URING_SWITCH "/sys/module/fuse/parameters/enable_uring"
 
 static bool has_capabilities(void) {
     const uint32_t needed = 1U << CAP_DAC_READ_SEARCH | 1U << CAP_DAC_OVERRIDE | 1U << CAP_SETUID |
-                            1U << CAP_SETGID | 1U << CAP_CHOWN | 1U << CAP_FOWNER;
+                            1U << CAP_SETGID | 1U << CAP_CHOWN | 1U << CAP_FOWNER |
+                            1U << CAP_FSETID;
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2];
 
     return !geteuid() && !syscall(SYS_capget, &header, data) &&
            (data[0].effective & needed) == needed;
+}
+
+/* Backing files are the privilege of the initial user namespace (fs/fuse/backing.c). */
+static bool in_initial_namespace(void) {
+    struct stat info;
+
+    return !stat("/proc/self/ns/user", &info) && info.st_ino == INITIAL_USER_NAMESPACE;
 }
 
 static int open_source(void) {
@@ -159,12 +168,21 @@ static int check_privileges(void) {
     const struct stg_options *options = &stg_fs.options;
 
     stg_fs.privileged = has_capabilities();
+    stg_fs.may_pass_through = stg_fs.privileged && in_initial_namespace();
     if (geteuid() && (options->suid || options->dev)) {
         stg_error("option %s needs root; leave it out", options->suid ? "suid" : "dev");
         return -EPERM;
     }
-    if (geteuid() && options->serve == STG_SERVE_PASSTHROUGH) {
-        stg_error("serve=passthrough needs root; write serve=auto");
+    if (!stg_fs.may_pass_through && options->serve == STG_SERVE_PASSTHROUGH) {
+        stg_error("serve=passthrough needs root with its capabilities, outside of user namespaces; "
+                  "write serve=auto");
+        return -EPERM;
+    }
+    /* What others make would be root's, set-user-ID bits and all. */
+    if (!geteuid() && !stg_fs.privileged && options->allow_other) {
+        stg_error("allow_other needs the capabilities dac_read_search, dac_override, setuid, "
+                  "setgid, chown, fowner and fsetid, to act as the callers; add them, or leave it "
+                  "out");
         return -EPERM;
     }
     if (access("/dev/fuse", F_OK)) {

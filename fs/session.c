@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/xattr.h>
 
 #define FD_CACHE_MAX 4096
 
@@ -39,13 +38,6 @@ static int start_fdcache(void) {
     return stg_fdcache_init(capacity ? capacity : 1);
 }
 
-static bool source_has_acls(void) {
-    char path[STG_PROC_FD_BYTES];
-
-    stg_proc_fd(path, stg_fs.source_fd);
-    return getxattr(path, "system.posix_acl_access", NULL, 0) >= 0 || errno != EOPNOTSUPP;
-}
-
 static void want(struct fuse_conn_info *conn, uint64_t flag) {
     (void)fuse_set_feature_flag(conn, flag); /* does nothing where the kernel has it not */
 }
@@ -56,13 +48,22 @@ static void say_how_it_is_served(const struct fuse_conn_info *conn) {
                   conn->proto_minor);
     else
         stg_warning("serving without kernel passthrough: %s",
-                    !stg_fs.privileged ? "it needs root; the daemon copies the data"
-                                       : "the kernel does not offer it (Linux 6.9 does)");
+                    !stg_fs.may_pass_through ? "it needs root; the daemon copies the data"
+                                             : "the kernel does not offer it (Linux 6.9 does)");
 }
 
 static void op_init(void *userdata, struct fuse_conn_info *conn) {
     (void)userdata;
-    stg_fs.passthrough = stg_fs.privileged && fuse_set_feature_flag(conn, FUSE_CAP_PASSTHROUGH);
+    if (stg_fs.options.serve == STG_SERVE_PASSTHROUGH &&
+        !(conn->capable_ext & FUSE_CAP_PASSTHROUGH)) {
+        stg_error("serve=passthrough: the kernel does not offer it (Linux 6.9 does); write "
+                  "serve=auto");
+        stg_fs.refused = true;
+        fuse_session_exit(stg_fs.session);
+        return;
+    }
+    stg_fs.passthrough =
+        stg_fs.may_pass_through && fuse_set_feature_flag(conn, FUSE_CAP_PASSTHROUGH);
     if (stg_fs.passthrough)
         conn->max_backing_stack_depth = 1; /* our mount can be the lower layer of an overlayfs */
     want(conn, FUSE_CAP_PARALLEL_DIROPS);
@@ -71,8 +72,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn) {
     want(conn, FUSE_CAP_NO_EXPORT_SUPPORT);
     /* Without V2 each passed-through write asks for security.capability first. */
     want(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
-    if (source_has_acls())
-        want(conn, FUSE_CAP_POSIX_ACL);
+    /* Always: a file system below the source may have ACLs where the source's own has none. */
+    want(conn, FUSE_CAP_POSIX_ACL);
     /* A file's data goes past the daemon; for the rest pipes cost more than they save. */
     fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_READ);
     fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_WRITE);
@@ -166,6 +167,8 @@ static int loop(void) {
     fuse_loop_cfg_set_max_threads(config, stg_fs.options.threads);
     result = fuse_session_loop_mt(stg_fs.session, config);
     fuse_loop_cfg_destroy(config);
+    if (stg_fs.refused)
+        return -EOPNOTSUPP;
     return result < 0 ? result : 0; /* above 0: the signal that ended it */
 }
 

@@ -100,6 +100,52 @@ same "who had it open keeps the old file" "from the mount" "$(cat <&8)"
 exec 8<&-
 unmount_fs
 
+# ---- creation over what somebody made behind the mount ----
+
+# The kernel remembers that the name does not exist, and the daemon meets something else.
+behind() { # KIND
+    case $1 in
+    file) echo old >"$SRC/$1" ;;
+    closed) install -m 000 /dev/null "$SRC/$1" ;;
+    folder) mkdir "$SRC/$1" ;;
+    fifo) mkfifo "$SRC/$1" ;;
+    link) ln -s data "$SRC/$1" ;;
+    dangling) ln -s nowhere "$SRC/$1" ;;
+    esac
+}
+open_to_create() { # PATH FLAGS: the errno, or the content
+    timeout 20 python3 -c '
+import errno, os, sys
+try:
+    fd = os.open(sys.argv[1], os.O_CREAT | os.O_NONBLOCK | eval(sys.argv[2]), 0o644)
+    print("opened", os.read(fd, 100) if "O_RDWR" in sys.argv[2] else "")
+except OSError as e:
+    print(errno.errorcode[e.errno])' "$1" "$2"
+}
+mount_fs negative_timeout=3600,entry_timeout=3600
+echo pointed >"$SRC/data"
+for kind in file closed folder fifo link dangling; do
+    for flags in "os.O_RDWR" "os.O_WRONLY" "os.O_RDWR | os.O_EXCL"; do
+        rm -rf "${SRC:?}/$kind" "$SRC/nowhere"
+        behind $kind
+        expected=$(open_to_create "$SRC/$kind" "$flags")
+        rm -rf "${SRC:?}/$kind" "$SRC/nowhere"
+        stat "$MNT/$kind" >/dev/null 2>&1 || true
+        behind $kind
+        same "created over a $kind made behind, $flags" "$expected" "$(open_to_create "$MNT/$kind" "$flags")"
+    done
+done
+held() { find "/proc/$DAEMON/fd" -mindepth 1 | wc -l; }
+before=$(held)
+for _ in $(seq 25); do
+    rm -rf "$SRC/folder"
+    stat "$MNT/folder" >/dev/null 2>&1 || true
+    mkdir "$SRC/folder"
+    open_to_create "$MNT/folder" "os.O_RDWR" >/dev/null
+done
+check "and no descriptor is left of it: $before, $(held)" test "$(held)" -le $((before + 12))
+unmount_fs
+
 # ---- a change in the middle of a listing, and a removed working directory ----
 
 mount_fs attr_timeout=0,entry_timeout=0,negative_timeout=0

@@ -183,7 +183,7 @@ static void setgid_by_stranger(struct pt *t) {
 /* ---- inode flags ---- */
 
 static void get_flags(struct pt *t, const char *name) {
-    int flags = 0, version = -1;
+    int flags = 0, version[2] = {-1, -1}; /* the request says long, an int comes */
     struct fsxattr x = {0};
     int fd = open(name, O_RDONLY | O_NONBLOCK);
     SAY("%s:", name);
@@ -191,7 +191,8 @@ static void get_flags(struct pt *t, const char *name) {
     SAY("  flags %x", flags & ~0x10000000 /* inline data depends on the history */);
     T(ioctl(fd, FS_IOC_FSGETXATTR, &x));
     SAY("  xflags %x extsize %u projid %u", x.fsx_xflags, x.fsx_extsize, x.fsx_projid);
-    T(ioctl(fd, FS_IOC_GETVERSION, &version));
+    T(ioctl(fd, FS_IOC_GETVERSION, version));
+    SAY("  behind the version: %d", version[1]);
     close(fd);
 }
 

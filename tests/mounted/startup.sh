@@ -55,6 +55,12 @@ if have capsh; then
         setpcap setfcap sys_nice lease kill; do
         works_or_refused "without CAP_${capability^^}" capsh --drop=cap_$capability -- -c 'exec "$@"' - "${command[@]}"
     done
+    refused_for_others() { # what others make would be root's
+        # shellcheck disable=SC2016
+        ! capsh --drop=cap_dac_read_search -- -c 'exec "$@"' - "${command[@]}" -o allow_other 2>"$TMPDIR/err" &&
+            test -s "$TMPDIR/err" && not_mounted "$MNT"
+    }
+    check "without CAP_DAC_READ_SEARCH nobody else is let in" refused_for_others
     # shellcheck disable=SC2016
     works_or_refused "without any capability" capsh --drop=all -- -c 'exec "$@"' - "${command[@]}"
 else

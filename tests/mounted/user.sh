@@ -69,6 +69,25 @@ check "a large file keeps its content" user_sh '
     head -c 20000000 /dev/urandom >"$1/big"; cmp "$1/big" "$2/big"; truncate -s 12345678 "$1/big"; cmp "$1/big" "$2/big"
     rm "$1/big"' "$MNT" "$SRC"
 
+# A page written back through a handle that appends goes where it was, and not to the end.
+check "appends and maps the same file" user_sh '
+    printf "%08192d" 0 >"$1/both"
+    python3 -c "
+import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_APPEND)
+m = mmap.mmap(fd, 8192)
+m[0:4] = b\"page\"
+m.flush()
+os.write(fd, b\"end\")
+m[4096:4100] = b\"more\"
+m.flush()
+" "$1/both"
+    test "$(stat -c %s "$2/both")" = 8195
+    test "$(head -c 4 "$2/both")" = page
+    test "$(tail -c 3 "$2/both")" = end
+    test "$(tail -c +4097 "$2/both" | head -c 4)" = more
+    rm "$1/both"' "$MNT" "$SRC"
+
 if have "${CC:-cc}"; then
     compile() {
         user_sh '
