@@ -27,7 +27,10 @@ struct stg_backing_map {
 /* linux/mount.h, since 5.2 and 5.12. */
 #define STG_MOUNT_ATTR_RDONLY 0x00000001ULL
 #define STG_MOUNT_ATTR_NOATIME 0x00000010ULL
+#define STG_MOUNT_ATTR_RELATIME 0x00000000ULL
+#define STG_MOUNT_ATTR_STRICTATIME 0x00000020ULL
 #define STG_MOUNT_ATTR_ATIME_MASK 0x00000070ULL
+#define STG_MOUNT_ATTR_NODIRATIME 0x00000080ULL
 #define STG_OPEN_TREE_CLONE 1U
 
 struct stg_mount_attr {
@@ -38,17 +41,15 @@ struct stg_mount_attr {
 };
 
 /*
- * A detached clone of the mount that holds `fd`, rooted there, with the flags `attributes`.
- * Returns a descriptor that the caller owns, or -1 with errno.
+ * A detached clone of the mount that holds `fd`, rooted there, with the flags `set` added after
+ * `clear` were taken away. Returns a descriptor that the caller owns, or -1 with errno.
  */
-static inline int stg_clone_mount(int fd, uint64_t attributes) {
-    struct stg_mount_attr change = {.attr_set = attributes};
+static inline int stg_clone_mount(int fd, uint64_t set, uint64_t clear) {
+    struct stg_mount_attr change = {.attr_set = set, .attr_clr = clear};
     long tree = syscall(SYS_open_tree, fd, "", STG_OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH);
 
     if (tree < 0)
         return -1;
-    if (attributes & STG_MOUNT_ATTR_NOATIME)
-        change.attr_clr = STG_MOUNT_ATTR_ATIME_MASK;
     if (syscall(SYS_mount_setattr, (int)tree, "", AT_EMPTY_PATH, &change, sizeof(change))) {
         (void)close((int)tree); /* nothing was written through it */
         return -1;

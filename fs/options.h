@@ -28,6 +28,9 @@ struct stg_options {
     bool nonempty;
     bool suid;
     bool dev;
+    bool relatime; /* access times: as the source's own mount says where none is given */
+    bool strictatime;
+    bool nodiratime;
     bool foreground;
     bool debug;
     bool show_help;

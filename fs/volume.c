@@ -8,7 +8,7 @@
  */
 #include "fs/volume.h"
 
-#include "fs/fs.h"
+#include "fs/inode.h"
 #include "fs/kernel_abi.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
@@ -38,26 +38,53 @@ static bool is_exhausted(int error) {
     return error == EMFILE || error == ENFILE || error == ENOMEM;
 }
 
+/* What our mount asks for of access times and writing, in flags of a mount. False: nothing. */
+static bool wanted_flags(uint64_t *ret_set, uint64_t *ret_clear) {
+    const struct stg_options *options = &stg_fs.options;
+    bool never = options->read_only || strstr(options->mount_flags, ",noatime");
+
+    *ret_set = options->read_only ? STG_MOUNT_ATTR_RDONLY : 0;
+    *ret_clear = 0;
+    if (options->nodiratime)
+        *ret_set |= STG_MOUNT_ATTR_NODIRATIME;
+    if (never || options->relatime || options->strictatime) {
+        *ret_set |= never               ? STG_MOUNT_ATTR_NOATIME
+                    : options->relatime ? STG_MOUNT_ATTR_RELATIME
+                                        : STG_MOUNT_ATTR_STRICTATIME;
+        *ret_clear = STG_MOUNT_ATTR_ATIME_MASK;
+    }
+    return *ret_set || *ret_clear;
+}
+
+/* Is the source's own mount what is wanted already? Of relatime, which is what most mounts have. */
+static bool has_flags(int fd, uint64_t set) {
+    struct statvfs info;
+
+    return set == STG_MOUNT_ATTR_RELATIME && !fstatvfs(fd, &info) && (info.f_flag & ST_RELATIME);
+}
+
 /*
- * Where our mount must not move access times, or not write, a private clone of the source's mount
- * with those flags, so that what is opened through it obeys them whatever the source's own mount
- * allows. Lookups stay on the source's own mount: only there are its submounts. -1 where none is
- * needed or to be had.
+ * Where our mount asks for other flags than the source's own has, a private clone of that with
+ * them, so that what is opened through it obeys them whatever the source's own mount allows.
+ * Lookups stay on the source's own mount: only there are its submounts. -1 where none is needed or
+ * to be had.
  */
 static int open_data_mount(int fd) {
-    uint64_t attributes = 0;
+    uint64_t set;
+    uint64_t clear;
     int clone;
+    int anchor;
 
-    if (stg_fs.options.read_only)
-        attributes = STG_MOUNT_ATTR_RDONLY | STG_MOUNT_ATTR_NOATIME;
-    if (strstr(stg_fs.options.mount_flags, ",noatime"))
-        attributes |= STG_MOUNT_ATTR_NOATIME;
-    if (!attributes)
+    if (!wanted_flags(&set, &clear) || has_flags(fd, set))
         return -1;
-    clone = stg_clone_mount(fd, attributes);
-    if (clone < 0)
+    clone = stg_clone_mount(fd, set, clear);
+    if (clone < 0) {
         stg_debug("no private clone of the source's mount: %m");
-    return clone;
+        return -1;
+    }
+    anchor = stg_reopen(clone, O_RDONLY | O_NONBLOCK); /* a real descriptor, see open_anchor() */
+    stg_fd_close(clone);
+    return anchor < 0 ? -1 : anchor;
 }
 
 /* 1: handles work, 0: they do not, or -errno where that could not be found out. */
@@ -68,6 +95,8 @@ static int probe_handles(int mount_fd, int fd, const struct statx *stx) {
     struct statfs fsinfo;
     int mount_id;
 
+    if (mount_fd < 0) /* not to be read, or no descriptor left */
+        return is_exhausted(-mount_fd) ? mount_fd : 0;
     if (!stg_fs.privileged || fstatfs(fd, &fsinfo) || fsinfo.f_type == STG_FUSE_SUPER_MAGIC)
         return 0;
     if (name_to_handle_at(fd, "", &handle.head, &mount_id, AT_EMPTY_PATH))
@@ -106,6 +135,16 @@ static void inherit_flags(struct stg_volume *volume, int fd) {
     volume->mask_dev = stg_fs.mount_dev && (info.f_flag & ST_NODEV);
 }
 
+/*
+ * A descriptor for open_by_handle_at(2), which wants a real one: EBADF for O_PATH (fs/fhandle.c).
+ * Of what is neither folder nor file (a device or FIFO mounted over another) none is opened.
+ */
+static int open_anchor(int fd, const struct statx *stx) {
+    if (!S_ISDIR(stx->stx_mode) && !S_ISREG(stx->stx_mode))
+        return fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    return stg_reopen(fd, O_RDONLY | O_NONBLOCK);
+}
+
 static int make_volume(int fd, const struct statx *stx, dev_t device,
                        struct stg_volume **ret_volume) {
     struct stg_volume *first = atomic_load(&volumes);
@@ -115,8 +154,8 @@ static int make_volume(int fd, const struct statx *stx, dev_t device,
 
     if (!volume)
         return -ENOMEM;
-    mount_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    handles = mount_fd < 0 ? -errno : probe_handles(mount_fd, fd, stx);
+    mount_fd = open_anchor(fd, stx);
+    handles = probe_handles(mount_fd, fd, stx);
     if (handles < 0) {
         free(volume);
         return handles;
