@@ -194,11 +194,7 @@ int stg_reclaim_inflate(struct stg_cache *cache, struct stg_object *object) {
     object->busy = false;
     if (!error) {
         stg_reclaim_drop_blob_locked(cache, object);
-        stg_stage_move_locked(object, STG_HOT);
-        object->copy = copy;
-        copy = (struct stg_copy){0};
-        stg_fifo_add(&cache->hot, &object->hot, object->hash,
-                     stg_store_cost_bytes(object->copy.bytes));
+        stg_stage_make_hot_locked(cache, object, &copy);
         object->holds++;
         object->used = true;
         stg_fifo_use(&object->hot);

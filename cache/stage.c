@@ -60,6 +60,14 @@ void stg_stage_hold_locked(struct stg_object *object, const struct stg_waiter *w
     }
 }
 
+void stg_stage_make_hot_locked(struct stg_cache *cache, struct stg_object *object,
+                               struct stg_copy *copy) {
+    stg_stage_move_locked(object, STG_HOT);
+    object->copy = *copy;
+    *copy = (struct stg_copy){0};
+    stg_fifo_add(&cache->hot, &object->hot, object->hash, stg_store_cost_bytes(object->copy.bytes));
+}
+
 struct stg_copy stg_stage_take_copy_locked(struct stg_object *object) {
     struct stg_copy copy = object->copy;
 
@@ -154,13 +162,9 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
     if (error) {
         stg_stage_move_locked(object, STG_ABSENT);
     } else {
-        stg_stage_move_locked(object, STG_HOT);
         object->identity = filled.identity;
-        object->copy = copy;
         object->used = false;
-        copy = (struct stg_copy){0};
-        stg_fifo_add(&cache->hot, &object->hot, object->hash,
-                     stg_store_cost_bytes(object->copy.bytes));
+        stg_stage_make_hot_locked(cache, object, &copy);
         stg_stage_hold_locked(object, waiters);
     }
     stg_lock_drop(&cache->lock);

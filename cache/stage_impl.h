@@ -71,6 +71,10 @@ void stg_stage_hold_locked(struct stg_object *object, const struct stg_waiter *w
  */
 void stg_stage_unref(struct stg_cache *cache, struct stg_object *object);
 
+/* Makes the object hot with `*copy`, which is taken over and becomes none. */
+void stg_stage_make_hot_locked(struct stg_cache *cache, struct stg_object *object,
+                               struct stg_copy *copy);
+
 /* Takes the copy out of the object; given up by stg_stage_drop_copy() without the lock. */
 struct stg_copy stg_stage_take_copy_locked(struct stg_object *object);
 void stg_stage_drop_copy(struct stg_cache *cache, struct stg_copy *copy);
