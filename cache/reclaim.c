@@ -136,13 +136,27 @@ static bool evict_one(struct stg_cache *cache) {
     return object != NULL;
 }
 
-bool stg_reclaim_make_room(struct stg_cache *cache, uint64_t cost_bytes) {
+/* Reserves `cost_bytes` of hot room, by evicting where need be. False where that cannot be. */
+static bool make_room(struct stg_cache *cache, uint64_t cost_bytes) {
     if (cost_bytes > atomic_load(&cache->hot_budget.limit_bytes))
         return false;
     while (!stg_budget_reserve(&cache->hot_budget, cost_bytes))
         if (!evict_one(cache))
             return false;
     return true;
+}
+
+int stg_reclaim_keep(struct stg_cache *cache, const void *content, uint64_t bytes,
+                     struct stg_copy *ret_copy) {
+    uint64_t cost_bytes = stg_store_cost_bytes(bytes);
+    int error;
+
+    if (!make_room(cache, cost_bytes))
+        return -ENOSPC;
+    error = stg_store_put(cache->store, content, bytes, ret_copy);
+    if (error)
+        stg_budget_release(&cache->hot_budget, cost_bytes);
+    return error;
 }
 
 void stg_reclaim_shrink(struct stg_cache *cache) {
@@ -158,8 +172,6 @@ static int unpack(struct stg_cache *cache, const struct stg_object *object,
                   struct stg_copy *ret_copy) {
     ssize_t raw_bytes = stg_codec_raw_bytes(object->blob, object->blob_bytes);
     stg_auto_free char *raw = NULL;
-    uint64_t cost_bytes;
-    int error;
 
     if (raw_bytes < 0)
         return (int)raw_bytes;
@@ -168,13 +180,7 @@ static int unpack(struct stg_cache *cache, const struct stg_object *object,
         return -ENOMEM;
     if (stg_codec_unpack(object->blob, object->blob_bytes, raw, (size_t)raw_bytes) != raw_bytes)
         return -EBADMSG;
-    cost_bytes = stg_store_cost_bytes((uint64_t)raw_bytes);
-    if (!stg_reclaim_make_room(cache, cost_bytes))
-        return -ENOSPC;
-    error = stg_store_put(cache->store, raw, (uint64_t)raw_bytes, ret_copy);
-    if (error)
-        stg_budget_release(&cache->hot_budget, cost_bytes);
-    return error;
+    return stg_reclaim_keep(cache, raw, (uint64_t)raw_bytes, ret_copy);
 }
 
 int stg_reclaim_inflate(struct stg_cache *cache, struct stg_object *object) {
@@ -195,10 +201,8 @@ int stg_reclaim_inflate(struct stg_cache *cache, struct stg_object *object) {
     if (!error) {
         stg_reclaim_drop_blob_locked(cache, object);
         stg_stage_make_hot_locked(cache, object, &copy);
-        object->holds++;
-        object->used = true;
-        stg_fifo_use(&object->hot);
-        stg_stage_hold_locked(object, waiters);
+        stg_stage_hold_locked(object);
+        stg_stage_hold_for_locked(object, waiters);
         stg_stage_count(&cache->stats.cold_hits);
     } else if (error == -EBADMSG || error == -ESTALE || error == -ECANCELED) {
         stg_reclaim_drop_blob_locked(cache, object);

@@ -52,12 +52,15 @@ void stg_stage_tell(struct stg_waiter *waiters, int result) {
     }
 }
 
-void stg_stage_hold_locked(struct stg_object *object, const struct stg_waiter *waiters) {
-    for (; waiters; waiters = waiters->next) {
-        object->holds++;
-        object->used = true;
-        stg_fifo_use(&object->hot);
-    }
+void stg_stage_hold_locked(struct stg_object *object) {
+    object->holds++;
+    object->used = true;
+    stg_fifo_use(&object->hot);
+}
+
+void stg_stage_hold_for_locked(struct stg_object *object, const struct stg_waiter *waiters) {
+    for (; waiters; waiters = waiters->next)
+        stg_stage_hold_locked(object);
 }
 
 void stg_stage_make_hot_locked(struct stg_cache *cache, struct stg_object *object,
@@ -122,21 +125,6 @@ static void count_fill(struct stg_cache *cache, int error, const struct stg_fill
     }
 }
 
-/* Room for what was fetched, and the copy in it. */
-static int keep(struct stg_cache *cache, const struct stg_filled *filled,
-                struct stg_copy *ret_copy) {
-    uint64_t bytes = (uint64_t)filled->identity.size_bytes;
-    uint64_t cost_bytes = stg_store_cost_bytes(bytes);
-    int error;
-
-    if (!stg_reclaim_make_room(cache, cost_bytes))
-        return -ENOSPC;
-    error = stg_store_put(cache->store, filled->content, bytes, ret_copy);
-    if (error)
-        stg_budget_release(&cache->hot_budget, cost_bytes);
-    return error;
-}
-
 /* Fetches an object that is FILLING and busy, and tells who waits. */
 static void fetch(struct stg_cache *cache, struct stg_object *object) {
     struct stg_filled filled = {0};
@@ -153,7 +141,8 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
         error = stg_fill(cache->source, object->key, cache->config.file_bytes,
                          cache->config.now_ns ? cache->config.now_ns() : system_now_ns(), &filled);
     if (!error)
-        error = keep(cache, &filled, &copy);
+        error =
+            stg_reclaim_keep(cache, filled.content, (uint64_t)filled.identity.size_bytes, &copy);
     stg_lock_take(&cache->lock);
     if (!error && (object->version != version || object->freed))
         error = object->freed ? -ECANCELED : -ESTALE;
@@ -165,7 +154,7 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
         object->identity = filled.identity;
         object->used = false;
         stg_stage_make_hot_locked(cache, object, &copy);
-        stg_stage_hold_locked(object, waiters);
+        stg_stage_hold_for_locked(object, waiters);
     }
     stg_lock_drop(&cache->lock);
     stg_stage_drop_copy(cache, &copy);
@@ -197,14 +186,6 @@ static int begin_fetch_locked(struct stg_cache *cache, struct stg_object *object
     return 0;
 }
 
-static int take_hot_locked(struct stg_cache *cache, struct stg_object *object) {
-    object->holds++;
-    object->used = true;
-    stg_fifo_use(&object->hot);
-    stg_stage_count(&cache->stats.hot_hits);
-    return STG_WANT_READY;
-}
-
 int stg_object_want(struct stg_cache *cache, struct stg_object *object, enum stg_priority priority,
                     struct stg_waiter *waiter) {
     bool inflate = false;
@@ -218,7 +199,9 @@ int stg_object_want(struct stg_cache *cache, struct stg_object *object, enum stg
     } else if (!waiter && (object->state == STG_HOT || object->state == STG_COLD)) {
         result = STG_WANT_READY;
     } else if (object->state == STG_HOT) {
-        result = take_hot_locked(cache, object);
+        stg_stage_hold_locked(object);
+        stg_stage_count(&cache->stats.hot_hits);
+        result = STG_WANT_READY;
     } else if (object->state == STG_COLD) {
         object->busy = inflate = true;
         object->refs++;

@@ -64,8 +64,9 @@ void stg_stage_move_locked(struct stg_object *object, enum stg_state state);
 struct stg_waiter *stg_stage_take_waiters_locked(struct stg_object *object);
 void stg_stage_tell(struct stg_waiter *waiters, int result);
 
-/* Holds the hot object once for each waiter, and says so to the eviction. */
-void stg_stage_hold_locked(struct stg_object *object, const struct stg_waiter *waiters);
+/* Holds the hot object, once or once for each waiter, and says so to the eviction. */
+void stg_stage_hold_locked(struct stg_object *object);
+void stg_stage_hold_for_locked(struct stg_object *object, const struct stg_waiter *waiters);
 
 /* Ends a piece of work: drops the working thread's reference, and frees the object with the last.
  */
@@ -81,8 +82,12 @@ void stg_stage_drop_copy(struct stg_cache *cache, struct stg_copy *copy);
 
 /* ---- reclaim.c ---- */
 
-/* Reserves `cost_bytes` of hot room, by evicting where need be. False where that cannot be. */
-bool stg_reclaim_make_room(struct stg_cache *cache, uint64_t cost_bytes);
+/*
+ * Keeps `content` as a hot copy, within the budget. Returns 0, -ENOSPC, or the store's error;
+ * nothing is kept or reserved then.
+ */
+int stg_reclaim_keep(struct stg_cache *cache, const void *content, uint64_t bytes,
+                     struct stg_copy *ret_copy);
 
 /* Evicts until the limit holds, as far as nothing in use is in the way. */
 void stg_reclaim_shrink(struct stg_cache *cache);

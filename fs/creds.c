@@ -163,8 +163,7 @@ bool stg_creds_in_group(fuse_req_t req, gid_t gid) {
     return false;
 }
 
-/* Only there are capabilities those that the kernel asks for (capable() of the initial namespace).
- */
+/* Elsewhere CapEff says nothing: anybody has all capabilities in a namespace of his own. */
 static bool in_own_namespace(int pid) {
     char path[64];
     struct stat own;

@@ -25,7 +25,6 @@ enum stg_rank {
     STG_RANK_DESCRIPTORS,
     STG_RANK_CACHE,
     STG_RANK_QUEUE,
-    STG_RANK_COUNT
 };
 
 struct stg_lock {
