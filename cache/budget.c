@@ -32,6 +32,10 @@ bool stg_budget_reserve(struct stg_budget *budget, uint64_t bytes) {
     return true;
 }
 
+void stg_budget_force(struct stg_budget *budget, uint64_t bytes) {
+    note_peak(budget, atomic_fetch_add(&budget->used_bytes, bytes) + bytes);
+}
+
 void stg_budget_release(struct stg_budget *budget, uint64_t bytes) {
     atomic_fetch_sub(&budget->used_bytes, bytes);
 }

@@ -29,6 +29,9 @@ void stg_budget_set_limit(struct stg_budget *budget, uint64_t limit_bytes);
 /* Reserves, or does nothing and returns false where that would pass the limit. */
 bool stg_budget_reserve(struct stg_budget *budget, uint64_t bytes);
 
+/* Reserves beyond the limit, too. */
+void stg_budget_force(struct stg_budget *budget, uint64_t bytes);
+
 /* Gives back what was reserved. */
 void stg_budget_release(struct stg_budget *budget, uint64_t bytes);
 

@@ -14,11 +14,13 @@ static int64_t monotonic_ns(void) {
 }
 
 /* Reads up to `bytes`, short only at the end of the file. Returns how many, or -errno. */
-static ssize_t read_whole(const struct stg_source *source, int handle, char *buffer, size_t bytes) {
+static ssize_t read_fully(const struct stg_source *source, int handle, char *buffer, size_t bytes,
+                          uint64_t offset) {
     size_t done = 0;
 
     while (done < bytes) {
-        ssize_t got = source->ops->read(source->context, handle, buffer + done, bytes - done, done);
+        ssize_t got =
+            source->ops->read(source->context, handle, buffer + done, bytes - done, offset + done);
 
         if (got == -EINTR)
             continue;
@@ -31,54 +33,70 @@ static ssize_t read_whole(const struct stg_source *source, int handle, char *buf
     return (ssize_t)done;
 }
 
-static bool is_unsettled(const struct stg_identity *identity, int64_t now_ns) {
+bool stg_fill_is_settled(const struct stg_identity *identity, int64_t now_ns, int64_t settle_ns) {
     int64_t age_ns = now_ns - identity->ctime_ns;
 
     /* A clock that is ahead of ours tells nothing about the age: the second look decides alone. */
-    return age_ns >= 0 && age_ns < STG_FILL_UNSETTLED_NS;
+    return age_ns < 0 || age_ns >= settle_ns;
 }
 
-static int fill_open(const struct stg_source *source, int handle, uint64_t max_bytes,
-                     int64_t now_ns, struct stg_filled *filled) {
+/* How many bytes of a file of `size_bytes` are in the range; 0 or -errno. */
+static int bytes_in_range(struct stg_range range, int64_t size_bytes, uint64_t max_bytes,
+                          uint64_t *ret_bytes) {
+    uint64_t size = size_bytes < 0 ? 0 : (uint64_t)size_bytes;
+
+    if (range.offset > size || (range.bytes && range.offset == size))
+        return -ENODATA;
+    *ret_bytes = size - range.offset;
+    if (range.bytes && *ret_bytes > range.bytes)
+        *ret_bytes = range.bytes;
+    return *ret_bytes > max_bytes ? -EFBIG : 0;
+}
+
+static int fill_open(const struct stg_source *source, int handle, struct stg_range range,
+                     struct stg_fill_limits limits, struct stg_filled *filled) {
     stg_auto_free char *content = NULL;
     struct stg_identity after;
-    size_t bytes;
+    uint64_t bytes;
     ssize_t got;
-    int error = source->ops->identify(source->context, handle, &filled->identity);
+    bool to_end;
+    int error = source->ops->identify(source->context, handle, false, &filled->identity);
 
+    if (!error)
+        error = bytes_in_range(range, filled->identity.size_bytes, limits.max_bytes, &bytes);
     if (error)
         return error;
-    if (filled->identity.size_bytes < 0 || (uint64_t)filled->identity.size_bytes > max_bytes)
-        return -EFBIG;
-    if (is_unsettled(&filled->identity, now_ns))
+    if (!stg_fill_is_settled(&filled->identity, limits.now_ns, limits.settle_ns))
         return -ESTALE;
-    bytes = (size_t)filled->identity.size_bytes;
+    to_end = range.offset + bytes == (uint64_t)filled->identity.size_bytes;
     content = malloc(bytes + 1);
     if (!content)
         return -ENOMEM;
-    got = read_whole(source, handle, content, bytes + 1); /* one more: does it end there? */
+    /* One byte more: does the file end there? */
+    got = read_fully(source, handle, content, bytes + to_end, range.offset);
     if (got < 0)
         return (int)got;
-    error = source->ops->identify(source->context, handle, &after);
+    error = source->ops->identify(source->context, handle, true, &after);
     if (error)
         return error;
-    if ((size_t)got != bytes || !stg_identity_equal(&filled->identity, &after))
+    if ((uint64_t)got != bytes || !stg_identity_equal(&filled->identity, &after))
         return -ESTALE;
     filled->content = content;
+    filled->bytes = bytes;
     content = NULL;
     return 0;
 }
 
-int stg_fill(const struct stg_source *source, void *key, uint64_t max_bytes, int64_t now_ns,
-             struct stg_filled *ret_filled) {
+int stg_fill(const struct stg_source *source, void *key, struct stg_range range,
+             struct stg_fill_limits limits, struct stg_filled *ret_filled) {
     struct stg_filled filled = {0};
     int64_t start_ns = monotonic_ns();
-    int handle = source->ops->open(source->context, key);
+    int handle = source->ops->open(source->context, key, limits.again);
     int error;
 
     if (handle < 0)
         return handle;
-    error = fill_open(source, handle, max_bytes, now_ns, &filled);
+    error = fill_open(source, handle, range, limits, &filled);
     source->ops->close(source->context, handle);
     if (error)
         return error;

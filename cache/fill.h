@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Fetching one file whole, so that what is kept is one version of it or nothing.
+ * Fetching one file, whole or a range of it, so that what is kept is one version of it or nothing.
  *
  * The identity is read before and after the content. A change in between is seen by the ctime,
  * which every write moves; sources with a coarse clock can hide a change of the same length within
@@ -12,25 +12,40 @@
 
 #include "cache/source.h"
 
-/* Within this age of a file's last change, a further one may not show in its times. */
-#define STG_FILL_UNSETTLED_NS INT64_C(20000000)
+/* What part of a file; a length of 0 is all of it. */
+struct stg_range {
+    uint64_t offset;
+    uint64_t bytes;
+};
 
 struct stg_filled {
-    struct stg_identity identity;
-    char *content; /* owned by whoever has this; identity.size_bytes long */
+    struct stg_identity identity; /* of the whole file */
+    char *content;                /* owned by whoever has this */
+    uint64_t bytes;               /* of content: of a range as much as the file has of it */
     uint64_t took_ns;
 };
 
+struct stg_fill_limits {
+    uint64_t max_bytes; /* of what is fetched */
+    int64_t now_ns;     /* the time of day that the source's times are compared with */
+    bool again;         /* as of source.h: for a copy that is in use */
+    int64_t settle_ns;  /* a change as young as that may be followed by one that does not show */
+};
+
 /*
- * Fetches the file `key` of the source. `now_ns` is the time of day that the source's times are
- * compared with. Returns 0; or, nothing kept:
- *   -ESTALE  it changed meanwhile, or too shortly before: serve the source
- *   -EFBIG   it is larger than `max_bytes`
- *   -ENOMEM  no memory
+ * Fetches the file `key` of the source, or the part of it that `range` names. Returns 0; or,
+ * nothing kept:
+ *   -ESTALE   it changed meanwhile, or too shortly before: serve the source
+ *   -EFBIG    it is larger than allowed
+ *   -ENODATA  the file ends before the range
+ *   -ENOMEM   no memory
  *   or the source's own error.
  */
-int stg_fill(const struct stg_source *source, void *key, uint64_t max_bytes, int64_t now_ns,
-             struct stg_filled *ret_filled);
+int stg_fill(const struct stg_source *source, void *key, struct stg_range range,
+             struct stg_fill_limits limits, struct stg_filled *ret_filled);
+
+/* Is the last change so long ago that a further one shows? */
+bool stg_fill_is_settled(const struct stg_identity *identity, int64_t now_ns, int64_t settle_ns);
 
 /* Frees what a fetch brought. */
 void stg_filled_fini(struct stg_filled *filled);

@@ -31,6 +31,7 @@ static bool may_go_cold(const struct stg_fifo_entry *entry, void *context) {
 void stg_reclaim_drop_blob_locked(struct stg_cache *cache, struct stg_object *object) {
     stg_fifo_remove(&cache->cold, &object->cold);
     stg_budget_release(&cache->cold_budget, object->blob_bytes);
+    cache->cold_raw_bytes -= object->raw_bytes;
     free(object->blob);
     object->blob = NULL;
     object->blob_bytes = 0;
@@ -38,25 +39,33 @@ void stg_reclaim_drop_blob_locked(struct stg_cache *cache, struct stg_object *ob
 
 static void note_evicted(struct stg_cache *cache, const struct stg_object *object) {
     stg_stage_count(&cache->stats.evicted);
-    if (!object->used)
-        stg_stage_count(&cache->stats.evicted_unused);
+    if (object->used)
+        return;
+    stg_stage_count(&cache->stats.evicted_unused);
+    atomic_fetch_add(&cache->stats.evicted_unused_bytes, object->raw_bytes);
+}
+
+/* Evicts one cold copy. False where there is none that may go. */
+static bool evict_cold_locked(struct stg_cache *cache) {
+    struct stg_fifo_entry *entry = stg_fifo_evict(&cache->cold, may_go_cold, NULL);
+    struct stg_object *object;
+
+    if (!entry)
+        return false;
+    object = STG_OBJECT_OF(entry, cold);
+    note_evicted(cache, object);
+    stg_reclaim_drop_blob_locked(cache, object);
+    stg_stage_move_locked(cache, object, STG_ABSENT);
+    return true;
 }
 
 /* Reserves cold room; what goes for that is gone at once. */
 static bool reserve_cold_locked(struct stg_cache *cache, uint64_t bytes) {
-    if (bytes > cache->config.cold_bytes)
+    if (bytes > atomic_load(&cache->cold_budget.limit_bytes))
         return false;
-    while (!stg_budget_reserve(&cache->cold_budget, bytes)) {
-        struct stg_fifo_entry *entry = stg_fifo_evict(&cache->cold, may_go_cold, NULL);
-        struct stg_object *object;
-
-        if (!entry)
+    while (!stg_budget_reserve(&cache->cold_budget, bytes))
+        if (!evict_cold_locked(cache))
             return false;
-        object = STG_OBJECT_OF(entry, cold);
-        note_evicted(cache, object);
-        stg_reclaim_drop_blob_locked(cache, object);
-        stg_stage_move_locked(object, STG_ABSENT);
-    }
     return true;
 }
 
@@ -65,17 +74,18 @@ static size_t pack(struct stg_cache *cache, const struct stg_copy *copy, void **
     stg_auto_free char *raw = NULL;
     ssize_t packed = -1;
 
-    if (!cache->config.cold_bytes || !cache->config.compress_level)
+    if (!atomic_load(&cache->cold_budget.limit_bytes) || !cache->config.compress_level)
         return 0;
     raw = malloc(copy->bytes ? copy->bytes : 1);
     if (raw && stg_store_read(cache->store, copy, raw, copy->bytes, 0) == (ssize_t)copy->bytes)
         packed = stg_codec_pack(raw, copy->bytes, cache->config.compress_level, ret_blob);
+    if (packed == -E2BIG)
+        stg_stage_count(&cache->stats.incompressible);
     return packed > 0 ? (size_t)packed : 0;
 }
 
-/* Answers those who came while the object was packed: by asking again for each. */
-static void ask_again(struct stg_cache *cache, struct stg_object *object,
-                      struct stg_waiter *waiters) {
+void stg_reclaim_ask_again(struct stg_cache *cache, struct stg_object *object,
+                           struct stg_waiter *waiters) {
     while (waiters) {
         struct stg_waiter *next = waiters->next;
         int result = stg_object_want(cache, object, STG_PRIORITY_WAITING, waiters);
@@ -95,25 +105,28 @@ static void demote(struct stg_cache *cache, struct stg_object *object, uint32_t 
 
     stg_lock_take(&cache->lock);
     copy = stg_stage_take_copy_locked(object);
+    object->raw_bytes = copy.bytes;
     if (blob && object->version == version && !object->freed &&
         reserve_cold_locked(cache, blob_bytes)) {
-        stg_stage_move_locked(object, STG_COLD);
+        stg_stage_move_locked(cache, object, STG_COLD);
         object->blob = blob;
         object->blob_bytes = blob_bytes;
+        cache->cold_raw_bytes += object->raw_bytes;
         blob = NULL;
         stg_fifo_add(&cache->cold, &object->cold, object->hash, blob_bytes);
         stg_stage_count(&cache->stats.packed);
     } else {
-        stg_stage_move_locked(object, STG_ABSENT);
+        stg_stage_move_locked(cache, object, STG_ABSENT);
         note_evicted(cache, object);
     }
     object->busy = false;
     waiters = stg_stage_take_waiters_locked(object);
     stg_lock_drop(&cache->lock);
     free(blob);
+    stg_stage_withdraw(cache, object, &copy);
     stg_stage_drop_copy(cache, &copy);
-    ask_again(cache, object, waiters);
-    stg_stage_unref(cache, object);
+    stg_reclaim_ask_again(cache, object, waiters);
+    stg_object_unref(cache, object);
 }
 
 /* Evicts one hot copy. False where all are held, or there is none. */
@@ -159,10 +172,30 @@ int stg_reclaim_keep(struct stg_cache *cache, const void *content, uint64_t byte
     return error;
 }
 
+int stg_reclaim_rewrite(struct stg_cache *cache, struct stg_copy *copy, const void *content,
+                        uint64_t bytes) {
+    uint64_t old_cost = stg_store_cost_bytes(copy->bytes);
+    uint64_t new_cost = stg_store_cost_bytes(bytes);
+    int error;
+
+    if (new_cost > old_cost && !make_room(cache, new_cost - old_cost))
+        return -ENOSPC;
+    error = stg_store_rewrite(cache->store, copy, content, bytes);
+    /* What the file takes now is at least accounted for, if it could not be rewritten whole. */
+    if (error && new_cost > old_cost)
+        copy->bytes = bytes;
+    else if (!error && new_cost < old_cost)
+        stg_budget_release(&cache->hot_budget, old_cost - new_cost);
+    return error;
+}
+
 void stg_reclaim_shrink(struct stg_cache *cache) {
-    while (stg_budget_excess(&cache->hot_budget))
-        if (!evict_one(cache))
-            return;
+    while (stg_budget_excess(&cache->hot_budget) && evict_one(cache))
+        ;
+    stg_lock_take(&cache->lock);
+    while (stg_budget_excess(&cache->cold_budget) && evict_cold_locked(cache))
+        ;
+    stg_lock_drop(&cache->lock);
 }
 
 /* ---- back again ---- */
@@ -206,16 +239,16 @@ int stg_reclaim_inflate(struct stg_cache *cache, struct stg_object *object) {
         stg_stage_count(&cache->stats.cold_hits);
     } else if (error == -EBADMSG || error == -ESTALE || error == -ECANCELED) {
         stg_reclaim_drop_blob_locked(cache, object);
-        stg_stage_move_locked(object, STG_ABSENT);
+        stg_stage_move_locked(cache, object, STG_ABSENT);
         if (error == -EBADMSG)
             stg_stage_count(&cache->stats.corrupt);
     }
     stg_lock_drop(&cache->lock);
     stg_stage_drop_copy(cache, &copy);
     if (error == -EBADMSG)
-        ask_again(cache, object, waiters);
+        stg_reclaim_ask_again(cache, object, waiters);
     else
         stg_stage_tell(waiters, error ? error : STG_WANT_READY);
-    stg_stage_unref(cache, object);
+    stg_object_unref(cache, object);
     return error ? error : STG_WANT_READY;
 }

@@ -15,11 +15,17 @@
 #include <sys/types.h>
 
 struct stg_source_ops {
-    /* Opens the file for reading, its data included. A handle of 0 or more, or -errno. */
-    int (*open)(void *context, void *key);
+    /*
+     * Opens the file for reading, its data included. A handle of 0 or more, or -errno. `again`:
+     * nobody's read is behind it, so it moves no access time where that can be had.
+     */
+    int (*open)(void *context, void *key, bool again);
 
-    /* What the open file is now. 0 or -errno. */
-    int (*identify)(void *context, int handle, struct stg_identity *ret_identity);
+    /*
+     * What the open file is: `fresh`, now; else what the source's own cache of attributes has will
+     * do. 0 or -errno.
+     */
+    int (*identify)(void *context, int handle, bool fresh, struct stg_identity *ret_identity);
 
     /* As pread(2): may be short, 0 at the end. */
     ssize_t (*read)(void *context, int handle, void *buffer, size_t bytes, uint64_t offset);
@@ -29,6 +35,19 @@ struct stg_source_ops {
 
     /* The engine is done with the key for good. May be NULL. */
     void (*release)(void *context, void *key);
+
+    /*
+     * The copy of that number (as of store.h) is about to go, and nobody holds it: what was kept
+     * of it beyond a hold, such as a registration with the kernel, is to be given up. The same key
+     * may have another copy by now. May be NULL.
+     */
+    void (*withdraw)(void *context, void *key, uint64_t number);
+
+    /* A fetch of `bytes` took that long. May be NULL. */
+    void (*fetched)(void *context, void *key, uint64_t bytes, uint64_t took_ns);
+
+    /* The object of the key has nothing any more; see stg_object_retire(). May be NULL. */
+    void (*absent)(void *context, void *key);
 };
 
 struct stg_source {

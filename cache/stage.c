@@ -19,14 +19,52 @@
 #include <time.h>
 
 #define GHOSTS 65536
+/* Compression works on the stack, too. */
+#define WORKER_STACK_BYTES ((size_t)1 << 20)
 
 /* ---- states, holds, waiters ---- */
 
-void stg_stage_move_locked(struct stg_object *object, enum stg_state state) {
+static void list_absent_locked(struct stg_cache *cache, struct stg_object *object) {
+    if (object->listed || object->freed || !cache->source->ops->absent)
+        return;
+    object->listed = true;
+    object->refs++;
+    object->next_absent = cache->absent;
+    cache->absent = object;
+}
+
+void stg_stage_move_locked(struct stg_cache *cache, struct stg_object *object,
+                           enum stg_state state) {
     if (!stg_state_may_become(object->state, state))
         stg_error("a staged object moves from %s to %s", stg_state_name(object->state),
                   stg_state_name(state));
     object->state = (uint8_t)state;
+    if (state == STG_ABSENT)
+        list_absent_locked(cache, object);
+}
+
+static struct stg_object *take_absent(struct stg_cache *cache) {
+    struct stg_object *object;
+
+    stg_lock_take(&cache->lock);
+    object = cache->absent;
+    if (object) {
+        cache->absent = object->next_absent;
+        object->listed = false;
+    }
+    stg_lock_drop(&cache->lock);
+    return object;
+}
+
+void stg_stage_tell_absent(struct stg_cache *cache) {
+    struct stg_object *object;
+
+    if (!cache->source->ops->absent)
+        return;
+    while ((object = take_absent(cache))) {
+        cache->source->ops->absent(cache->source->context, object->key);
+        stg_object_unref(cache, object);
+    }
 }
 
 struct stg_waiter *stg_stage_take_waiters_locked(struct stg_object *object) {
@@ -65,7 +103,7 @@ void stg_stage_hold_for_locked(struct stg_object *object, const struct stg_waite
 
 void stg_stage_make_hot_locked(struct stg_cache *cache, struct stg_object *object,
                                struct stg_copy *copy) {
-    stg_stage_move_locked(object, STG_HOT);
+    stg_stage_move_locked(cache, object, STG_HOT);
     object->copy = *copy;
     *copy = (struct stg_copy){0};
     stg_fifo_add(&cache->hot, &object->hot, object->hash, stg_store_cost_bytes(object->copy.bytes));
@@ -87,7 +125,19 @@ void stg_stage_drop_copy(struct stg_cache *cache, struct stg_copy *copy) {
     stg_budget_release(&cache->hot_budget, cost_bytes);
 }
 
-void stg_stage_unref(struct stg_cache *cache, struct stg_object *object) {
+void stg_stage_withdraw(struct stg_cache *cache, const struct stg_object *object,
+                        const struct stg_copy *copy) {
+    if (copy->number && cache->source->ops->withdraw)
+        cache->source->ops->withdraw(cache->source->context, object->key, copy->number);
+}
+
+void stg_object_ref(struct stg_cache *cache, struct stg_object *object) {
+    stg_lock_take(&cache->lock);
+    object->refs++;
+    stg_lock_drop(&cache->lock);
+}
+
+void stg_object_unref(struct stg_cache *cache, struct stg_object *object) {
     bool last;
 
     stg_lock_take(&cache->lock);
@@ -109,13 +159,34 @@ static int64_t system_now_ns(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-static void count_fill(struct stg_cache *cache, int error, const struct stg_filled *filled) {
+static int64_t now_ns(const struct stg_cache *cache) {
+    return cache->config.now_ns ? cache->config.now_ns() : system_now_ns();
+}
+
+/* For a copy in use (`again`) whatever the file is now will do. */
+static int fill(struct stg_cache *cache, const struct stg_object *object, bool again,
+                struct stg_filled *ret_filled) {
+    struct stg_fill_limits limits = {.max_bytes = cache->config.file_bytes,
+                                     .again = again,
+                                     .now_ns = now_ns(cache),
+                                     .settle_ns = again ? 0 : cache->config.settle_ns};
+
+    return stg_fill(cache->source, object->key, object->range, limits, ret_filled);
+}
+
+static void count_fill(struct stg_cache *cache, const struct stg_object *object, int error,
+                       const struct stg_filled *filled) {
     struct stg_cache_stats *stats = &cache->stats;
 
     if (!error) {
         stg_stage_count(&stats->fills);
-        atomic_fetch_add(&stats->filled_bytes, (uint64_t)filled->identity.size_bytes);
+        if (object->range.bytes)
+            stg_stage_count(&stats->range_fills);
+        atomic_fetch_add(&stats->filled_bytes, filled->bytes);
         stg_histogram_add(&stats->fill_ns, filled->took_ns);
+        if (cache->source->ops->fetched)
+            cache->source->ops->fetched(cache->source->context, object->key, filled->bytes,
+                                        filled->took_ns);
     } else if (error == -ESTALE) {
         stg_stage_count(&stats->changed_fills);
     } else if (error == -ENOSPC || error == -EFBIG || error == -ENOMEM) {
@@ -138,18 +209,16 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
     error = object->freed ? -ECANCELED : 0;
     stg_lock_drop(&cache->lock);
     if (!error)
-        error = stg_fill(cache->source, object->key, cache->config.file_bytes,
-                         cache->config.now_ns ? cache->config.now_ns() : system_now_ns(), &filled);
+        error = fill(cache, object, false, &filled);
     if (!error)
-        error =
-            stg_reclaim_keep(cache, filled.content, (uint64_t)filled.identity.size_bytes, &copy);
+        error = stg_reclaim_keep(cache, filled.content, filled.bytes, &copy);
     stg_lock_take(&cache->lock);
     if (!error && (object->version != version || object->freed))
         error = object->freed ? -ECANCELED : -ESTALE;
     waiters = stg_stage_take_waiters_locked(object);
     object->busy = false;
     if (error) {
-        stg_stage_move_locked(object, STG_ABSENT);
+        stg_stage_move_locked(cache, object, STG_ABSENT);
     } else {
         object->identity = filled.identity;
         object->used = false;
@@ -158,28 +227,70 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
     }
     stg_lock_drop(&cache->lock);
     stg_stage_drop_copy(cache, &copy);
-    count_fill(cache, error, &filled);
+    count_fill(cache, object, error, &filled);
     stg_filled_fini(&filled);
     stg_stage_tell(waiters, error ? error : STG_WANT_READY);
-    stg_stage_unref(cache, object);
+    stg_object_unref(cache, object);
+}
+
+static struct stg_queue_entry *next_fetch(struct stg_cache *cache) {
+    struct stg_queue_entry *entry = stg_queue_try_pop(&cache->queue);
+
+    if (entry)
+        return entry;
+    stg_lock_take(&cache->lock);
+    cache->idle++;
+    stg_lock_drop(&cache->lock);
+    entry = stg_queue_pop(&cache->queue);
+    stg_lock_take(&cache->lock);
+    cache->idle--;
+    stg_lock_drop(&cache->lock);
+    return entry;
 }
 
 static void *work(void *argument) {
     struct stg_cache *cache = argument;
     struct stg_queue_entry *entry;
 
-    while ((entry = stg_queue_pop(&cache->queue)))
+    while ((entry = next_fetch(cache))) {
         fetch(cache, STG_OBJECT_OF(entry, fetch));
+        stg_stage_tell_absent(cache);
+    }
     return NULL;
+}
+
+/* One thread more, where all that there are have work. Returns 0, or -errno where there is none. */
+static int add_worker_locked(struct stg_cache *cache) {
+    pthread_attr_t attributes;
+    int error;
+
+    if (cache->stopping)
+        return -ECANCELED;
+    if (cache->idle > stg_queue_length(&cache->queue) ||
+        cache->thread_count == cache->config.workers)
+        return 0;
+    (void)pthread_attr_init(&attributes); /* these cannot fail with valid arguments */
+    (void)pthread_attr_setstacksize(&attributes, WORKER_STACK_BYTES);
+    error = pthread_create(&cache->threads[cache->thread_count], &attributes, work, cache);
+    (void)pthread_attr_destroy(&attributes);
+    if (!error)
+        cache->thread_count++;
+    return cache->thread_count ? 0 : -error; /* fewer do, too */
 }
 
 /* ---- wanting ---- */
 
 static int begin_fetch_locked(struct stg_cache *cache, struct stg_object *object,
                               enum stg_priority priority, struct stg_waiter *waiter) {
+    int error = object->freed ? -ECANCELED : add_worker_locked(cache);
+
+    if (error)
+        return error;
     if (!stg_queue_push(&cache->queue, &object->fetch, priority))
         return -ECANCELED;
-    stg_stage_move_locked(object, STG_FILLING);
+    if (waiter)
+        stg_stage_count(&cache->stats.waits);
+    stg_stage_move_locked(cache, object, STG_FILLING);
     object->busy = true;
     object->refs++;
     add_waiter_locked(object, waiter);
@@ -214,6 +325,7 @@ int stg_object_want(struct stg_cache *cache, struct stg_object *object, enum stg
     if (!inflate)
         return result;
     result = stg_reclaim_inflate(cache, object);
+    stg_stage_tell_absent(cache);
     /* What was damaged is fetched again. */
     return result == -EBADMSG ? stg_object_want(cache, object, priority, waiter) : result;
 }
@@ -224,16 +336,68 @@ const struct stg_identity *stg_object_identity(const struct stg_object *object) 
     return &object->identity;
 }
 
+/* The stale copy that nobody holds any more. */
+static struct stg_copy take_left_over_locked(struct stg_cache *cache, struct stg_object *object) {
+    if (object->holds || object->busy || object->state != STG_STALE)
+        return (struct stg_copy){0};
+    stg_stage_move_locked(cache, object, STG_ABSENT);
+    return stg_stage_take_copy_locked(object);
+}
+
+/* What is due once the lock is dropped after a copy was taken out of an object, or none was. */
+static void give_up(struct stg_cache *cache, const struct stg_object *object,
+                    struct stg_copy *copy) {
+    stg_stage_withdraw(cache, object, copy);
+    stg_stage_drop_copy(cache, copy);
+    stg_stage_tell_absent(cache);
+}
+
 void stg_object_put(struct stg_cache *cache, struct stg_object *object) {
     struct stg_copy copy = {0};
 
     stg_lock_take(&cache->lock);
-    if (!--object->holds && object->state == STG_STALE) {
-        stg_stage_move_locked(object, STG_ABSENT);
-        copy = stg_stage_take_copy_locked(object);
-    }
+    object->holds--;
+    copy = take_left_over_locked(cache, object);
     stg_lock_drop(&cache->lock);
-    stg_stage_drop_copy(cache, &copy);
+    give_up(cache, object, &copy);
+}
+
+void stg_object_join(struct stg_cache *cache, struct stg_object *object, bool writing) {
+    stg_lock_take(&cache->lock);
+    stg_stage_hold_locked(object);
+    if (writing && object->state == STG_HOT) {
+        stg_fifo_remove(&cache->hot, &object->hot);
+        stg_stage_move_locked(cache, object, STG_STALE);
+    }
+    object->version += writing;
+    object->shared = object->shared || writing;
+    stg_lock_drop(&cache->lock);
+}
+
+void stg_object_unshare(struct stg_cache *cache, struct stg_object *object) {
+    stg_lock_take(&cache->lock);
+    object->shared = false;
+    stg_lock_drop(&cache->lock);
+}
+
+void stg_object_await(struct stg_cache *cache, struct stg_object *object) {
+    stg_lock_take(&cache->lock);
+    while (object->busy)
+        (void)stg_lock_wait(&cache->lock, &cache->rewritten, NULL); /* looked at again */
+    stg_lock_drop(&cache->lock);
+}
+
+int stg_object_write(struct stg_cache *cache, struct stg_object *object, const void *buffer,
+                     uint64_t bytes, uint64_t offset) {
+    uint64_t old_cost;
+    uint64_t new_cost;
+
+    stg_object_await(cache, object);
+    old_cost = stg_store_cost_bytes(object->copy.bytes);
+    new_cost = stg_store_cost_bytes(offset + bytes);
+    if (new_cost > old_cost)
+        stg_budget_force(&cache->hot_budget, new_cost - old_cost);
+    return stg_store_write(cache->store, &object->copy, buffer, bytes, offset);
 }
 
 /* ---- changes ---- */
@@ -247,12 +411,12 @@ static struct stg_copy discard_locked(struct stg_cache *cache, struct stg_object
         return copy;
     if (object->state == STG_HOT) {
         stg_fifo_remove(&cache->hot, &object->hot);
-        stg_stage_move_locked(object, object->holds ? STG_STALE : STG_ABSENT);
+        stg_stage_move_locked(cache, object, object->holds ? STG_STALE : STG_ABSENT);
         if (!object->holds)
             copy = stg_stage_take_copy_locked(object);
     } else if (object->state == STG_COLD) {
         stg_reclaim_drop_blob_locked(cache, object);
-        stg_stage_move_locked(object, STG_ABSENT);
+        stg_stage_move_locked(cache, object, STG_ABSENT);
     }
     return copy;
 }
@@ -265,7 +429,7 @@ void stg_object_invalidate(struct stg_cache *cache, struct stg_object *object) {
         stg_stage_count(&cache->stats.invalidated);
     copy = discard_locked(cache, object);
     stg_lock_drop(&cache->lock);
-    stg_stage_drop_copy(cache, &copy);
+    give_up(cache, object, &copy);
 }
 
 bool stg_object_validate(struct stg_cache *cache, struct stg_object *object,
@@ -281,6 +445,76 @@ bool stg_object_validate(struct stg_cache *cache, struct stg_object *object,
     return !differs;
 }
 
+/* Brings a held object to where its copy may be rewritten. False where somebody works on it. */
+static bool begin_refresh(struct stg_cache *cache, struct stg_object *object, bool by_writer,
+                          uint32_t *ret_version) {
+    bool begun;
+
+    stg_lock_take(&cache->lock);
+    begun = !object->busy && (by_writer || !object->shared) &&
+            (object->state == STG_HOT || object->state == STG_STALE);
+    if (begun) {
+        if (object->state == STG_HOT) {
+            stg_fifo_remove(&cache->hot, &object->hot);
+            stg_stage_move_locked(cache, object, STG_STALE);
+        }
+        object->busy = true;
+        object->refs++;
+        *ret_version = object->version;
+    }
+    stg_lock_drop(&cache->lock);
+    return begun;
+}
+
+int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool by_writer) {
+    struct stg_filled filled = {0};
+    struct stg_waiter *waiters;
+    struct stg_copy copy;
+    uint32_t version;
+    int error;
+
+    if (!begin_refresh(cache, object, by_writer, &version))
+        return -EBUSY;
+    error = fill(cache, object, true, &filled);
+    if (!error) /* the copy is ours while the object is busy */
+        error = stg_reclaim_rewrite(cache, &object->copy, filled.content, filled.bytes);
+    stg_lock_take(&cache->lock);
+    if (!error && (object->version != version || object->freed))
+        error = -ESTALE;
+    object->busy = false;
+    waiters = stg_stage_take_waiters_locked(object);
+    if (!error)
+        stg_stage_count(&cache->stats.refreshed);
+    /* Else it stays for those alone who have it, until it is looked at once more. */
+    if (!error && !object->shared &&
+        stg_fill_is_settled(&filled.identity, now_ns(cache), cache->config.settle_ns)) {
+        stg_stage_move_locked(cache, object, STG_HOT);
+        object->identity = filled.identity;
+        stg_fifo_add(&cache->hot, &object->hot, object->hash,
+                     stg_store_cost_bytes(object->copy.bytes));
+    }
+    copy = take_left_over_locked(cache, object);
+    pthread_cond_broadcast(&cache->rewritten);
+    stg_lock_drop(&cache->lock);
+    stg_filled_fini(&filled);
+    stg_reclaim_ask_again(cache, object, waiters);
+    give_up(cache, object, &copy);
+    stg_object_unref(cache, object);
+    return error;
+}
+
+struct stg_object_view stg_object_view(struct stg_cache *cache, struct stg_object *object) {
+    struct stg_object_view view;
+
+    stg_lock_take(&cache->lock);
+    view = (struct stg_object_view){.state = object->state,
+                                    .size_bytes = (uint64_t)object->identity.size_bytes,
+                                    .staged_bytes = object->state == STG_COLD ? object->blob_bytes
+                                                                              : object->copy.bytes};
+    stg_lock_drop(&cache->lock);
+    return view;
+}
+
 enum stg_state stg_object_state(struct stg_cache *cache, struct stg_object *object) {
     enum stg_state state;
 
@@ -292,12 +526,14 @@ enum stg_state stg_object_state(struct stg_cache *cache, struct stg_object *obje
 
 /* ---- objects and caches ---- */
 
-struct stg_object *stg_object_new(struct stg_cache *cache, void *key, uint64_t hash) {
+struct stg_object *stg_object_new(struct stg_cache *cache, void *key, struct stg_range range,
+                                  uint64_t hash) {
     struct stg_object *object = calloc(1, sizeof(*object));
 
     (void)cache; /* it has no list of its objects: they are the mount's */
     if (object) {
         object->key = key;
+        object->range = range;
         object->hash = hash;
         object->refs = 1;
     }
@@ -313,33 +549,35 @@ void stg_object_free(struct stg_cache *cache, struct stg_object *object) {
         return;
     stg_lock_take(&cache->lock);
     object->freed = true;
+    object->holds = 0;
     unqueued = stg_queue_remove(&cache->queue, &object->fetch);
     if (unqueued) {
         object->busy = false;
-        stg_stage_move_locked(object, STG_ABSENT);
+        stg_stage_move_locked(cache, object, STG_ABSENT);
         waiters = stg_stage_take_waiters_locked(object);
     }
     copy = discard_locked(cache, object);
+    if (!copy.number && !copy.memory)
+        copy = take_left_over_locked(cache, object);
     stg_lock_drop(&cache->lock);
-    stg_stage_drop_copy(cache, &copy);
+    give_up(cache, object, &copy);
     stg_stage_tell(waiters, -ECANCELED);
     if (unqueued)
-        stg_stage_unref(cache, object);
-    stg_stage_unref(cache, object);
+        stg_object_unref(cache, object);
+    stg_object_unref(cache, object);
 }
 
-static int start_workers(struct stg_cache *cache) {
-    cache->threads = calloc(cache->config.workers, sizeof(*cache->threads));
-    if (!cache->threads)
-        return -ENOMEM;
-    while (cache->thread_count < cache->config.workers) {
-        int error = pthread_create(&cache->threads[cache->thread_count], NULL, work, cache);
+bool stg_object_retire(struct stg_cache *cache, struct stg_object *object) {
+    bool idle;
 
-        if (error)
-            return cache->thread_count ? 0 : -error; /* fewer do, too */
-        cache->thread_count++;
-    }
-    return 0;
+    stg_lock_take(&cache->lock);
+    idle = object->state == STG_ABSENT && !object->busy && !object->freed;
+    if (idle)
+        object->freed = true;
+    stg_lock_drop(&cache->lock);
+    if (idle)
+        stg_object_unref(cache, object);
+    return idle;
 }
 
 int stg_cache_new(const struct stg_cache_config *config, const struct stg_source *source,
@@ -352,6 +590,7 @@ int stg_cache_new(const struct stg_cache_config *config, const struct stg_source
     cache->config = *config;
     cache->source = source;
     stg_lock_init(&cache->lock, STG_RANK_CACHE);
+    pthread_cond_init(&cache->rewritten, NULL);
     stg_queue_init(&cache->queue);
     stg_budget_init(&cache->hot_budget, config->hot_bytes);
     stg_budget_init(&cache->cold_budget, config->cold_bytes);
@@ -359,9 +598,11 @@ int stg_cache_new(const struct stg_cache_config *config, const struct stg_source
     if (!error)
         error = stg_fifo_init(&cache->cold, GHOSTS);
     if (!error)
-        error = stg_store_new(config->hot_bytes, config->in_memory, &cache->store);
+        error = stg_store_new(config->store_bytes > config->hot_bytes ? config->store_bytes
+                                                                      : config->hot_bytes,
+                              config->in_memory, &cache->store);
     if (!error)
-        error = start_workers(cache);
+        error = (cache->threads = calloc(config->workers, sizeof(*cache->threads))) ? 0 : -ENOMEM;
     if (error) {
         stg_cache_free(cache);
         return error;
@@ -370,17 +611,29 @@ int stg_cache_new(const struct stg_cache_config *config, const struct stg_source
     return 0;
 }
 
+void stg_cache_stop(struct stg_cache *cache) {
+    unsigned count;
+
+    stg_lock_take(&cache->lock);
+    cache->stopping = true; /* no thread is started any more */
+    count = cache->thread_count;
+    cache->thread_count = 0;
+    stg_lock_drop(&cache->lock);
+    stg_queue_close(&cache->queue);
+    for (unsigned i = 0; i < count; i++)
+        (void)pthread_join(cache->threads[i], NULL); /* ours, and joined once */
+}
+
 void stg_cache_free(struct stg_cache *cache) {
     if (!cache)
         return;
-    stg_queue_close(&cache->queue);
-    for (unsigned i = 0; i < cache->thread_count; i++)
-        (void)pthread_join(cache->threads[i], NULL); /* ours, and joined once */
+    stg_cache_stop(cache);
     free(cache->threads);
     stg_store_free(cache->store);
     stg_fifo_fini(&cache->hot);
     stg_fifo_fini(&cache->cold);
     stg_queue_fini(&cache->queue);
+    pthread_cond_destroy(&cache->rewritten);
     stg_lock_fini(&cache->lock);
     free(cache);
 }
@@ -393,14 +646,24 @@ struct stg_store *stg_cache_store(const struct stg_cache *cache) {
     return cache->store;
 }
 
-struct stg_cache_usage stg_cache_usage(const struct stg_cache *cache) {
-    return (struct stg_cache_usage){.hot_bytes = cache->hot_budget.used_bytes,
+struct stg_cache_usage stg_cache_usage(struct stg_cache *cache) {
+    struct stg_cache_usage usage = {.hot_bytes = cache->hot_budget.used_bytes,
                                     .hot_peak_bytes = cache->hot_budget.peak_bytes,
+                                    .hot_limit_bytes = cache->hot_budget.limit_bytes,
                                     .cold_bytes = cache->cold_budget.used_bytes,
-                                    .cold_peak_bytes = cache->cold_budget.peak_bytes};
+                                    .cold_peak_bytes = cache->cold_budget.peak_bytes,
+                                    .cold_limit_bytes = cache->cold_budget.limit_bytes,
+                                    .queued = stg_queue_length(&cache->queue)};
+
+    stg_lock_take(&cache->lock);
+    usage.cold_raw_bytes = cache->cold_raw_bytes;
+    stg_lock_drop(&cache->lock);
+    return usage;
 }
 
-void stg_cache_limit(struct stg_cache *cache, uint64_t hot_bytes) {
+void stg_cache_limit(struct stg_cache *cache, uint64_t hot_bytes, uint64_t cold_bytes) {
     stg_budget_set_limit(&cache->hot_budget, hot_bytes);
+    stg_budget_set_limit(&cache->cold_budget, cold_bytes);
     stg_reclaim_shrink(cache);
+    stg_stage_tell_absent(cache);
 }

@@ -3,17 +3,19 @@
  * Staged copies and their lives: who wants a file has it fetched once, however many want it; copies
  * that are not used go cold, then away; what changed is never served.
  *
- *   ABSENT → FILLING → HOT ⇄ COLD → ABSENT,  HOT → STALE → ABSENT while somebody still has it
+ *   ABSENT → FILLING → HOT ⇄ COLD → ABSENT,  HOT ⇄ STALE → ABSENT while somebody still has it
  *
  * An object stands for one file of the source, by the mount's key. It belongs to who made it, and
  * costs 300 bytes while it is absent; make one where there is something to stage.
  *
  * Thread-safe: one lock of rank STG_RANK_CACHE over states and queues, never held across I/O,
- * compression or a waiter's call.
+ * compression or a call of a waiter or the source. All but the views may call the source's
+ * withdraw() and absent(), for any object, so they are called without the locks that those take.
  */
 #ifndef STG_CACHE_STAGE_H
 #define STG_CACHE_STAGE_H
 
+#include "cache/fill.h"
 #include "cache/histogram.h"
 #include "cache/queue.h"
 #include "cache/source.h"
@@ -27,9 +29,11 @@ struct stg_object;
 struct stg_cache_config {
     uint64_t hot_bytes;      /* hard limit on hot copies, with their overhead */
     uint64_t cold_bytes;     /* hard limit on compressed ones; 0: copies do not go cold, they go */
-    uint64_t file_bytes;     /* the largest file that is fetched */
+    uint64_t store_bytes;    /* what hot_bytes may be raised to; 0: not beyond hot_bytes */
+    uint64_t file_bytes;     /* the largest file, or range of one, that is fetched */
+    int64_t settle_ns;       /* as of fill.h */
     int compress_level;      /* as of codec.h */
-    unsigned workers;        /* threads that fetch, 1 or more */
+    unsigned workers;        /* threads that fetch, at most; 1 or more; started when needed */
     bool in_memory;          /* as of store.h */
     int64_t (*now_ns)(void); /* the time of day; NULL: the system's */
 };
@@ -43,9 +47,14 @@ struct stg_cache_stats {
     _Atomic uint64_t failed_fills;   /* the source's own errors */
     _Atomic uint64_t changed_fills;  /* the file changed meanwhile */
     _Atomic uint64_t refused_fills;  /* no room, or too large */
+    _Atomic uint64_t waits;          /* were told to wait for a fetch */
+    _Atomic uint64_t range_fills;    /* of the fills those of a range */
+    _Atomic uint64_t refreshed;      /* fetched anew into a copy in use */
     _Atomic uint64_t packed;         /* went cold */
+    _Atomic uint64_t incompressible; /* did not shrink, and went away */
     _Atomic uint64_t evicted;        /* went away for want of room */
     _Atomic uint64_t evicted_unused; /* of those, never used by anybody */
+    _Atomic uint64_t evicted_unused_bytes;
     _Atomic uint64_t invalidated;
     _Atomic uint64_t corrupt; /* cold copies that did not come back */
     struct stg_histogram fill_ns;
@@ -64,7 +73,10 @@ struct stg_waiter {
 int stg_cache_new(const struct stg_cache_config *config, const struct stg_source *source,
                   struct stg_cache **ret_cache);
 
-/* Ends the workers; waits for fetches under way. All objects must have been freed before. */
+/* Fetches nothing more, and waits for what is under way. */
+void stg_cache_stop(struct stg_cache *cache);
+
+/* Stops, and frees the rest. All objects must have been freed before. */
 void stg_cache_free(struct stg_cache *cache);
 
 const struct stg_cache_stats *stg_cache_stats(const struct stg_cache *cache);
@@ -73,21 +85,35 @@ struct stg_store *stg_cache_store(const struct stg_cache *cache);
 /* Bytes of hot and of cold copies, and the most of each that there ever was. */
 struct stg_cache_usage {
     uint64_t hot_bytes, hot_peak_bytes;
+    uint64_t hot_limit_bytes, cold_limit_bytes;
     uint64_t cold_bytes, cold_peak_bytes;
+    uint64_t cold_raw_bytes; /* what the cold copies are when inflated */
+    uint64_t queued;         /* fetches that no worker has begun */
 };
-struct stg_cache_usage stg_cache_usage(const struct stg_cache *cache);
+struct stg_cache_usage stg_cache_usage(struct stg_cache *cache);
 
-/* Sets the limit on hot copies, and evicts what is over it and not in use. */
-void stg_cache_limit(struct stg_cache *cache, uint64_t hot_bytes);
+/* Sets the limits, and evicts what is over them and not in use. */
+void stg_cache_limit(struct stg_cache *cache, uint64_t hot_bytes, uint64_t cold_bytes);
 
 /*
- * An absent object for `key`, which the source gets back by release() once nothing works with the
- * object any more, perhaps some time after stg_object_free(); `hash` is the same whenever the same
- * file comes back, and not 0. NULL without memory.
+ * An absent object for `range` of `key`, which the source gets back by release() once nothing works
+ * with the object any more, perhaps some time after stg_object_free(); `hash` is the same whenever
+ * the same file comes back, and not 0. NULL without memory.
  */
-struct stg_object *stg_object_new(struct stg_cache *cache, void *key, uint64_t hash);
+struct stg_object *stg_object_new(struct stg_cache *cache, void *key, struct stg_range range,
+                                  uint64_t hash);
 
-/* Gives the object up, with its copy. Nobody may hold it; waiters are told -ECANCELED. */
+/* Further references, for who uses an object that its owner may free meanwhile. */
+void stg_object_ref(struct stg_cache *cache, struct stg_object *object);
+void stg_object_unref(struct stg_cache *cache, struct stg_object *object);
+
+/*
+ * Frees the object as stg_object_free() does where it has nothing: absent, not being worked on,
+ * wanted by nobody. True where it did; the owner then forgets it. For use in the source's absent().
+ */
+bool stg_object_retire(struct stg_cache *cache, struct stg_object *object);
+
+/* Gives the object up, with its copy; holds end with it. Waiters are told -ECANCELED. */
 void stg_object_free(struct stg_cache *cache, struct stg_object *object);
 
 /*
@@ -106,6 +132,35 @@ int stg_object_want(struct stg_cache *cache, struct stg_object *object, enum stg
 const struct stg_copy *stg_object_copy(const struct stg_object *object);
 const struct stg_identity *stg_object_identity(const struct stg_object *object);
 
+/*
+ * One more hold on a copy that is held already, of this version of the file or not. For who has to
+ * share what others have open. Who is `writing` makes it stale: nobody else is given it then. Calls
+ * nobody back.
+ */
+void stg_object_join(struct stg_cache *cache, struct stg_object *object, bool writing);
+
+/*
+ * Writes into a copy that the caller holds, and grows it where need be (beyond the budget, if that
+ * is full: who has it open must see what was written). Waits for a refresh that is under way.
+ * Returns 0 or the store's error.
+ */
+int stg_object_write(struct stg_cache *cache, struct stg_object *object, const void *buffer,
+                     uint64_t bytes, uint64_t offset);
+
+/* The writers are gone. Calls nobody back. */
+void stg_object_unshare(struct stg_cache *cache, struct stg_object *object);
+
+/*
+ * Fetches the file anew into the copy that the caller holds: whoever has it open or mapped sees the
+ * new content. Waits for the source. A copy that is shared with writers is left to them, who say so
+ * (`by_writer`). Returns 0; -EBUSY where somebody else is at it; or as a fetch, and the copy is
+ * stale.
+ */
+int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool by_writer);
+
+/* Waits for a refresh that is under way. */
+void stg_object_await(struct stg_cache *cache, struct stg_object *object);
+
 /* Ends a hold. */
 void stg_object_put(struct stg_cache *cache, struct stg_object *object);
 
@@ -120,6 +175,12 @@ bool stg_object_validate(struct stg_cache *cache, struct stg_object *object,
                          const struct stg_identity *now);
 
 /* A moment's view, for people. */
+struct stg_object_view {
+    enum stg_state state;
+    uint64_t size_bytes;
+    uint64_t staged_bytes; /* in memory, compressed or not */
+};
+struct stg_object_view stg_object_view(struct stg_cache *cache, struct stg_object *object);
 enum stg_state stg_object_state(struct stg_cache *cache, struct stg_object *object);
 
 #endif

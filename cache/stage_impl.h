@@ -19,19 +19,24 @@ struct stg_object {
     struct stg_fifo_entry hot;    /* protected by cache->lock, as all below but the constants */
     struct stg_fifo_entry cold;
     void *key;                    /* constant */
+    struct stg_range range;       /* constant */
     uint64_t hash;                /* constant */
     struct stg_identity identity; /* of the copy or blob; constant while somebody holds it */
     struct stg_copy copy;
     void *blob;
     size_t blob_bytes;
+    uint64_t raw_bytes; /* of the blob when inflated */
     struct stg_waiter *waiters;
-    uint32_t version; /* raised by each change of the file */
+    struct stg_object *next_absent; /* of the list of those that the owner is to be told of */
+    uint32_t version;               /* raised by each change of the file */
     uint32_t holds;
     uint32_t refs; /* the owner's, and those of working threads */
     uint8_t state; /* enum stg_state */
     bool busy;
     bool freed; /* by its owner */
     bool used;
+    bool shared; /* with writers, who keep it current: no refresh but theirs */
+    bool listed; /* on the list of absent ones, which has a reference */
 };
 
 struct stg_cache {
@@ -39,14 +44,19 @@ struct stg_cache {
     const struct stg_source *source;
     struct stg_store *store;
     struct stg_lock lock;
-    struct stg_fifo hot;  /* protected by lock */
-    struct stg_fifo cold; /* the same */
+    struct stg_fifo hot;       /* protected by lock */
+    struct stg_fifo cold;      /* the same */
+    struct stg_object *absent; /* became so, and the owner has not been told; protected by lock */
     struct stg_budget hot_budget;
     struct stg_budget cold_budget;
+    uint64_t cold_raw_bytes; /* protected by lock */
     struct stg_queue queue;
     struct stg_cache_stats stats;
-    pthread_t *threads;
+    pthread_cond_t rewritten; /* a refresh is done */
+    pthread_t *threads;       /* protected by lock, as all below; ended by stg_cache_stop() */
     unsigned thread_count;
+    unsigned idle; /* of the threads those that wait for work */
+    bool stopping;
 };
 
 #define STG_OBJECT_OF(entry, member)                                                               \
@@ -58,7 +68,11 @@ static inline void stg_stage_count(_Atomic uint64_t *counter) {
 
 /* ---- stage.c ---- */
 
-void stg_stage_move_locked(struct stg_object *object, enum stg_state state);
+void stg_stage_move_locked(struct stg_cache *cache, struct stg_object *object,
+                           enum stg_state state);
+
+/* Tells the owner which objects have become absent. Without the lock; at the end of each call. */
+void stg_stage_tell_absent(struct stg_cache *cache);
 
 /* Takes all waiters, who are then told by stg_stage_tell(), without the lock. */
 struct stg_waiter *stg_stage_take_waiters_locked(struct stg_object *object);
@@ -68,10 +82,6 @@ void stg_stage_tell(struct stg_waiter *waiters, int result);
 void stg_stage_hold_locked(struct stg_object *object);
 void stg_stage_hold_for_locked(struct stg_object *object, const struct stg_waiter *waiters);
 
-/* Ends a piece of work: drops the working thread's reference, and frees the object with the last.
- */
-void stg_stage_unref(struct stg_cache *cache, struct stg_object *object);
-
 /* Makes the object hot with `*copy`, which is taken over and becomes none. */
 void stg_stage_make_hot_locked(struct stg_cache *cache, struct stg_object *object,
                                struct stg_copy *copy);
@@ -79,6 +89,10 @@ void stg_stage_make_hot_locked(struct stg_cache *cache, struct stg_object *objec
 /* Takes the copy out of the object; given up by stg_stage_drop_copy() without the lock. */
 struct stg_copy stg_stage_take_copy_locked(struct stg_object *object);
 void stg_stage_drop_copy(struct stg_cache *cache, struct stg_copy *copy);
+
+/* Has the owner give up what he keeps of an object's copy that nobody holds. Without the lock. */
+void stg_stage_withdraw(struct stg_cache *cache, const struct stg_object *object,
+                        const struct stg_copy *copy);
 
 /* ---- reclaim.c ---- */
 
@@ -89,8 +103,19 @@ void stg_stage_drop_copy(struct stg_cache *cache, struct stg_copy *copy);
 int stg_reclaim_keep(struct stg_cache *cache, const void *content, uint64_t bytes,
                      struct stg_copy *ret_copy);
 
-/* Evicts until the limit holds, as far as nothing in use is in the way. */
+/*
+ * Replaces the content of the copy that a busy object has, within the budget. Returns 0, -ENOSPC or
+ * the store's error; the copy's size is right either way.
+ */
+int stg_reclaim_rewrite(struct stg_cache *cache, struct stg_copy *copy, const void *content,
+                        uint64_t bytes);
+
+/* Evicts until the limits hold, as far as nothing in use is in the way. */
 void stg_reclaim_shrink(struct stg_cache *cache);
+
+/* Asks again for each of those who came while the object was worked on. */
+void stg_reclaim_ask_again(struct stg_cache *cache, struct stg_object *object,
+                           struct stg_waiter *waiters);
 
 /* Frees the blob of a cold object, its room too. */
 void stg_reclaim_drop_blob_locked(struct stg_cache *cache, struct stg_object *object);

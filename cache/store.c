@@ -86,11 +86,11 @@ static void name_of(uint64_t number, char name[NAME_BYTES]) {
     (void)snprintf(name, NAME_BYTES, "%jx", (uintmax_t)number); /* always fits */
 }
 
-static int write_all(int fd, const char *content, uint64_t bytes) {
+static int write_all(int fd, const char *content, uint64_t bytes, uint64_t offset) {
     uint64_t done = 0;
 
     while (done < bytes) {
-        ssize_t put = pwrite(fd, content + done, bytes - done, (off_t)done);
+        ssize_t put = pwrite(fd, content + done, bytes - done, (off_t)(offset + done));
 
         if (put < 0 && errno != EINTR)
             return -errno;
@@ -111,7 +111,7 @@ static int put_file(struct stg_store *store, const void *content, uint64_t bytes
     fd = openat(store->tree, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
-    error = write_all(fd, content, bytes);
+    error = write_all(fd, content, bytes, 0);
     if (error) {
         (void)unlinkat(store->tree, name, 0); /* a file of ours, just made */
         return error;
@@ -132,6 +132,28 @@ int stg_store_put(struct stg_store *store, const void *content, uint64_t bytes,
     memcpy(memory, content, bytes);
     *ret_copy = (struct stg_copy){.memory = memory, .bytes = bytes};
     return 0;
+}
+
+int stg_store_rewrite(struct stg_store *store, struct stg_copy *copy, const void *content,
+                      uint64_t bytes) {
+    stg_auto_fd int fd = stg_store_open(store, copy, O_WRONLY);
+    int error = fd < 0 ? fd : write_all(fd, content, bytes, 0);
+
+    if (!error && ftruncate(fd, (off_t)bytes))
+        error = -errno;
+    if (!error)
+        copy->bytes = bytes;
+    return error;
+}
+
+int stg_store_write(struct stg_store *store, struct stg_copy *copy, const void *content,
+                    uint64_t bytes, uint64_t offset) {
+    stg_auto_fd int fd = stg_store_open(store, copy, O_WRONLY);
+    int error = fd < 0 ? fd : write_all(fd, content, bytes, offset);
+
+    if (!error && offset + bytes > copy->bytes)
+        copy->bytes = offset + bytes;
+    return error;
 }
 
 int stg_store_open(const struct stg_store *store, const struct stg_copy *copy, int flags) {

@@ -39,6 +39,17 @@ void stg_store_free(struct stg_store *store);
 /* Can copies be opened, and so be passed through? */
 bool stg_store_has_files(const struct stg_store *store);
 
+/*
+ * Replaces the content of a copy in place, so that whoever has its file open or mapped sees the new
+ * one. Not for copies in memory. Returns 0 or -errno, with the content in between then.
+ */
+int stg_store_rewrite(struct stg_store *store, struct stg_copy *copy, const void *content,
+                      uint64_t bytes);
+
+/* Writes a part of a copy in place, and grows it where need be. As stg_store_rewrite(). */
+int stg_store_write(struct stg_store *store, struct stg_copy *copy, const void *content,
+                    uint64_t bytes, uint64_t offset);
+
 /* What a copy of `bytes` takes of the budget: whole pages and what the kernel keeps besides. */
 uint64_t stg_store_cost_bytes(uint64_t bytes);
 

@@ -13,7 +13,8 @@ static const bool allowed[STG_STATES][STG_STATES] = {
     [STG_HOT] = {[STG_COLD] = true, [STG_STALE] = true, [STG_ABSENT] = true},
     /* A damaged blob goes, as one that is evicted does. */
     [STG_COLD] = {[STG_HOT] = true, [STG_ABSENT] = true},
-    [STG_STALE] = {[STG_ABSENT] = true},
+    /* Fetched anew into the copy that is in use. */
+    [STG_STALE] = {[STG_HOT] = true, [STG_ABSENT] = true},
 };
 
 static const char *const state_names[] = {"absent", "filling", "hot", "cold", "stale"};

@@ -15,6 +15,7 @@
 #include "fs/kernel_abi.h"
 #include "fs/linger.h"
 #include "fs/place.h"
+#include "fs/staging.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 
@@ -143,6 +144,7 @@ static void remove_locked(struct shard *shard, struct stg_inode *inode) {
 
 static void free_inode(struct stg_inode *inode) {
     stg_linger_drop(inode);
+    stg_staging_free(inode);
     stg_fdcache_drop(inode);
     stg_fd_close(inode->pinned_fd);
     stg_place_free(inode);
@@ -313,6 +315,46 @@ uint64_t stg_inode_count(void) {
     return count;
 }
 
+/* Inodes, each referenced. */
+struct inode_array {
+    struct stg_inode **inodes;
+    size_t count;
+    size_t room;
+};
+
+static void collect_locked(struct stg_inode *inode, struct inode_array *array) {
+    for (; inode; inode = inode->next) {
+        if (array->count == array->room) {
+            size_t room = array->room ? array->room * 2 : 256;
+            struct stg_inode **more = reallocarray(array->inodes, room, sizeof(*more));
+
+            if (!more)
+                return; /* the others are not visited */
+            array->inodes = more;
+            array->room = room;
+        }
+        inode->refs++;
+        array->inodes[array->count++] = inode;
+    }
+}
+
+void stg_inode_each(void (*visit)(struct stg_inode *inode, void *context), void *context) {
+    for (int i = 0; i < SHARDS; i++) {
+        struct inode_array array = {0};
+
+        stg_lock_take(&shards[i].lock);
+        for (uint64_t j = 0; shards[i].buckets && j < shards[i].bucket_count; j++)
+            collect_locked(shards[i].buckets[j], &array);
+        collect_locked(shards[i].orphans, &array);
+        stg_lock_drop(&shards[i].lock);
+        for (size_t j = 0; j < array.count; j++) {
+            visit(array.inodes[j], context);
+            stg_inode_unref(array.inodes[j]);
+        }
+        free(array.inodes);
+    }
+}
+
 /* At the end places would free their parents one by one; here every inode goes, in any order. */
 static void free_list(struct stg_inode *inode) {
     while (inode) {
@@ -320,6 +362,7 @@ static void free_list(struct stg_inode *inode) {
 
         stg_fd_close(inode->pinned_fd);
         stg_place_discard(inode);
+        stg_staging_free(inode);
         free(inode);
         inode = next;
     }

@@ -20,33 +20,37 @@
 #include "fs/fs.h"
 
 struct stg_place;
+struct stg_staged;
 
 /* How the inode's opens are served; see iomode.h. */
-enum stg_iomode { STG_IO_IDLE, STG_IO_PASSTHROUGH, STG_IO_CACHED };
+enum stg_iomode { STG_IO_IDLE, STG_IO_PASSTHROUGH, STG_IO_CACHED, STG_IO_COPY };
+#define STG_IO_MODES (STG_IO_COPY + 1)
 
 struct stg_inode {
     struct stg_inode *next;    /* hash chain; protected by the shard's lock */
     struct stg_volume *volume; /* constant */
     struct stg_place *place;   /* volumes without handles only; protected by the place lock */
-    uint64_t ino;              /* constant: the source's inode number */
-    uint64_t nlookup;          /* the kernel's lookup count; protected by the shard's lock */
-    uint32_t refs;             /* the daemon's references; protected by the shard's lock */
-    int32_t pinned_fd;         /* O_PATH of an object that has no name any more, or -1;
-                                  protected by the place lock */
-    int32_t backing_id;        /* protected by the inode's io lock */
-    uint32_t opens;            /* the same */
-    uint32_t writers;          /* of them those for writing; the same */
-    uint16_t cache_slot;       /* protected by the descriptor cache's lock; 0: none */
-    uint8_t io_mode;           /* enum stg_iomode; protected by the io lock */
-    bool queued;               /* is on the linger queue; protected by the io lock */
-    bool mapped;               /* may be changed through a mapping that outlived its handle;
-                                  protected by the io lock */
-    bool capability_lost;      /* by removexattr; protected by the io lock */
-    bool hashed;               /* still found by lookups; protected by the shard's lock */
-    uint8_t handle_bytes;      /* constant */
-    int8_t type;               /* constant: the file type of st_mode >> 12 */
-    int32_t handle_type;       /* constant */
-    unsigned char handle[];    /* constant */
+    _Atomic(struct stg_staged *) staged; /* set once, under the io lock; NULL: never staged */
+    uint64_t ino;                        /* constant: the source's inode number */
+    _Atomic uint64_t size_bytes;         /* when it was last looked at; a guess */
+    uint64_t nlookup;       /* the kernel's lookup count; protected by the shard's lock */
+    uint32_t refs;          /* the daemon's references; protected by the shard's lock */
+    int32_t pinned_fd;      /* O_PATH of an object that has no name any more, or -1;
+                               protected by the place lock */
+    int32_t backing_id;     /* protected by the inode's io lock */
+    uint32_t opens;         /* the same */
+    uint32_t writers;       /* of them those for writing; the same */
+    uint16_t cache_slot;    /* protected by the descriptor cache's lock; 0: none */
+    uint8_t io_mode;        /* enum stg_iomode; protected by the io lock */
+    bool queued;            /* is on the linger queue; protected by the io lock */
+    bool mapped;            /* may be changed through a mapping that outlived its handle;
+                               protected by the io lock */
+    bool capability_lost;   /* by removexattr; protected by the io lock */
+    bool hashed;            /* still found by lookups; protected by the shard's lock */
+    uint8_t handle_bytes;   /* constant */
+    int8_t type;            /* constant: the file type of st_mode >> 12 */
+    int32_t handle_type;    /* constant */
+    unsigned char handle[]; /* constant */
 };
 
 /* What statx must be asked for wherever an inode is looked up. */
@@ -70,6 +74,9 @@ int stg_inode_init(void);
 
 /* Frees every inode, whatever its counts: for the end of the mount. */
 void stg_inode_fini(void);
+
+/* Calls `visit` with each inode that is known, which stays known meanwhile. */
+void stg_inode_each(void (*visit)(struct stg_inode *inode, void *context), void *context);
 
 /* How many inodes are known. */
 uint64_t stg_inode_count(void);

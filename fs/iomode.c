@@ -8,6 +8,8 @@
  * lease on it can be had: the kernel grants none while anybody has the file open for writing
  * (fcntl(2), F_SETLEASE).
  *
+ * The same holds a copy back: what is stored through a mapping need not show in the file's times.
+ *
  * A lease is in the way of other opens: one with O_NONBLOCK fails with EAGAIN, which the kernel's
  * own open of a backing file turns into EIO. So it is only tried while no open through the mount
  * exists, and the io lock keeps new ones from beginning; and not on remote sources, where it would
@@ -17,17 +19,20 @@
 
 #include "fs/backing.h"
 #include "fs/inode.h"
+#include "fs/keep.h"
 #include "fs/linger.h"
+#include "fs/staging.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 
 #include <stdatomic.h>
 #include <string.h>
 
-static const bool allowed_moves[3][3] = {
-    [STG_IO_IDLE] = {[STG_IO_PASSTHROUGH] = true, [STG_IO_CACHED] = true},
+static const bool allowed_moves[STG_IO_MODES][STG_IO_MODES] = {
+    [STG_IO_IDLE] = {[STG_IO_PASSTHROUGH] = true, [STG_IO_CACHED] = true, [STG_IO_COPY] = true},
     [STG_IO_PASSTHROUGH] = {[STG_IO_IDLE] = true},
     [STG_IO_CACHED] = {[STG_IO_IDLE] = true},
+    [STG_IO_COPY] = {[STG_IO_IDLE] = true},
 };
 
 static void move_locked(struct stg_inode *inode, enum stg_iomode mode) {
@@ -75,11 +80,35 @@ static void begin_locked(struct stg_inode *inode, int fd) {
                     strerror(-id));
 }
 
-int stg_io_open(struct stg_inode *inode, int flags, int32_t *ret_backing_id) {
+/* Gives up the id of an inode without opens. */
+static void close_id_locked(struct stg_inode *inode) {
+    stg_backing_close(inode->backing_id);
+    inode->backing_id = 0;
+    move_locked(inode, STG_IO_IDLE);
+}
+
+/* The source is to serve from now on, where no open or mapping is in the way of that. */
+static void leave_copy_locked(struct stg_inode *inode) {
+    if (inode->io_mode == STG_IO_COPY && !inode->opens && !stg_keep_is_mapped_locked(inode))
+        close_id_locked(inode);
+}
+
+/* An open that has to share the copy that others read. */
+static void join_copy_locked(struct stg_inode *inode, int flags, struct stg_io_answer *ret_answer) {
+    bool current = stg_staged_join_locked(inode, is_for_writing(flags));
+
+    count_locked(inode, flags);
+    *ret_answer = (struct stg_io_answer){.backing_id = inode->backing_id,
+                                         .direct = is_for_writing(flags) || !current,
+                                         .outdated = !current};
+}
+
+int stg_io_open(struct stg_inode *inode, int flags, struct stg_io_answer *ret_answer) {
     struct stg_lock *lock = stg_inode_io_lock(inode);
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
 
     stg_lock_take(lock);
+    leave_copy_locked(inode);
     if (inode->io_mode == STG_IO_IDLE && stg_fs.passthrough) {
         int error;
 
@@ -88,6 +117,12 @@ int stg_io_open(struct stg_inode *inode, int flags, int32_t *ret_backing_id) {
         if (error)
             return error;
         stg_lock_take(lock);
+        leave_copy_locked(inode);
+    }
+    if (inode->io_mode == STG_IO_COPY) {
+        join_copy_locked(inode, flags, ret_answer);
+        stg_lock_drop(lock);
+        return 0;
     }
     if (inode->io_mode == STG_IO_IDLE) {
         /* Without a descriptor: passthrough is off, or an open and its release came between. */
@@ -97,9 +132,58 @@ int stg_io_open(struct stg_inode *inode, int flags, int32_t *ret_backing_id) {
             move_locked(inode, STG_IO_CACHED);
     }
     count_locked(inode, flags);
-    *ret_backing_id = inode->io_mode == STG_IO_PASSTHROUGH ? inode->backing_id : 0;
+    *ret_answer = (struct stg_io_answer){
+        .backing_id = inode->io_mode == STG_IO_PASSTHROUGH ? inode->backing_id : 0};
     stg_lock_drop(lock);
     return 0;
+}
+
+static int register_copy_locked(struct stg_inode *inode, const struct stg_copy *copy) {
+    stg_auto_fd int fd = stg_staging_open_copy(copy);
+    int32_t id = fd < 0 ? fd : stg_backing_open(fd);
+
+    if (id < 0)
+        return id;
+    inode->backing_id = id;
+    inode->staged->copy_number = copy->number;
+    move_locked(inode, STG_IO_COPY);
+    return 0;
+}
+
+int stg_io_open_copy(struct stg_inode *inode, int flags, const struct stg_copy *copy,
+                     struct stg_io_answer *ret_answer) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    bool same;
+    int error = 0;
+
+    stg_lock_take(lock);
+    same = inode->io_mode == STG_IO_COPY && inode->staged->copy_number == copy->number;
+    if (!same && inode->opens)
+        error = -EBUSY;
+    if (!same && !error) {
+        if (inode->io_mode != STG_IO_IDLE)
+            close_id_locked(inode); /* of the source, lingering, or of an earlier copy */
+        error = register_copy_locked(inode, copy);
+    }
+    if (!error) {
+        count_locked(inode, flags);
+        *ret_answer = (struct stg_io_answer){.backing_id = inode->backing_id};
+    }
+    stg_lock_drop(lock);
+    return error;
+}
+
+void stg_io_withdraw_copy(struct stg_inode *inode, uint64_t number) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+
+    stg_lock_take(lock);
+    if (inode->io_mode == STG_IO_COPY && inode->staged->copy_number == number) {
+        if (inode->opens)
+            stg_error("inode %ju: its copy goes while it is open", (uintmax_t)inode->ino);
+        else
+            close_id_locked(inode);
+    }
+    stg_lock_drop(lock);
 }
 
 /* Has nobody, by descriptor or mapping, the file open for writing? There is no open here. */
@@ -116,22 +200,39 @@ static bool is_unwritten_locked(struct stg_inode *inode) {
 
 void stg_io_release(struct stg_inode *inode, int flags) {
     struct stg_lock *lock = stg_inode_io_lock(inode);
+    bool of_copy;
+    bool kept;
 
     stg_lock_take(lock);
+    of_copy = inode->io_mode == STG_IO_COPY;
     if (is_for_writing(flags))
         inode->writers--;
     if (can_map_writable(flags) && inode->io_mode == STG_IO_PASSTHROUGH)
         inode->mapped = true; /* until it is known better */
     if (!--inode->opens) {
-        if (inode->io_mode == STG_IO_CACHED) {
+        if (of_copy)
+            stg_staged_unshare_locked(inode);
+        if (inode->io_mode == STG_IO_CACHED)
             move_locked(inode, STG_IO_IDLE);
-        } else if (!stg_linger_add_locked(inode)) {
-            stg_backing_close(inode->backing_id);
-            inode->backing_id = 0;
-            move_locked(inode, STG_IO_IDLE);
-        }
+        else if (!of_copy && !stg_linger_add_locked(inode))
+            close_id_locked(inode);
     }
+    kept = of_copy && !inode->opens && stg_keep_locked(inode);
     stg_lock_drop(lock);
+    if (of_copy && !kept)
+        stg_staged_put(inode);
+}
+
+bool stg_io_may_be_staged(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    bool may_be;
+
+    stg_lock_take(lock);
+    if (inode->mapped && !inode->opens && is_unwritten_locked(inode))
+        inode->mapped = false;
+    may_be = !inode->mapped && !inode->writers && (!inode->opens || inode->io_mode == STG_IO_COPY);
+    stg_lock_drop(lock);
+    return may_be;
 }
 
 bool stg_io_is_written(struct stg_inode *inode) {

@@ -4,7 +4,9 @@
 
 #include "fs/creds.h"
 #include "fs/iomode.h"
+#include "fs/live.h"
 #include "fs/reply.h"
+#include "fs/staging.h"
 #include "util/cleanup.h"
 
 #include <sys/statvfs.h>
@@ -16,7 +18,10 @@ static int get_attributes(struct stg_inode *inode, int flags, struct statx *ret_
 
     if (error)
         return error;
-    return statx(lent.fd, "", AT_EMPTY_PATH | flags, STG_STATX_MASK, ret_stx) ? -errno : 0;
+    if (statx(lent.fd, "", AT_EMPTY_PATH | flags, STG_STATX_MASK, ret_stx))
+        return -errno;
+    stg_staging_saw(inode, ret_stx);
+    return 0;
 }
 
 void stg_op_getattr(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
@@ -180,6 +185,19 @@ static int change_nothing(fuse_req_t req, struct stg_inode *inode, int fd) {
     return drop_capabilities(path);
 }
 
+struct resizing {
+    struct stg_inode *inode;
+    const char *path;
+    off_t size;
+    const struct fuse_file_info *fi;
+};
+
+static int resize(void *context) {
+    const struct resizing *what = context;
+
+    return change_size(what->inode, what->path, what->size, what->fi);
+}
+
 static int change(fuse_req_t req, struct stg_inode *inode, int fd, const struct stat *attr,
                   int to_set, const struct fuse_file_info *fi) {
     char path[STG_PROC_FD_BYTES];
@@ -199,8 +217,11 @@ static int change(fuse_req_t req, struct stg_inode *inode, int fd, const struct 
         error = chmod(path, attr->st_mode & 07777) ? -errno : 0;
     if (!error && (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
         error = change_owner(req, fd, attr, to_set);
-    if (!error && (to_set & FUSE_SET_ATTR_SIZE))
-        error = change_size(inode, path, attr->st_size, fi);
+    if (!error && (to_set & FUSE_SET_ATTR_SIZE)) {
+        struct resizing what = {inode, path, attr->st_size, fi};
+
+        error = stg_live_change(inode, resize, &what);
+    }
     if (!error && (to_set & ANY_TIME)) {
         fill_times(attr, to_set, times);
         error = utimensat(fd, "", times, AT_EMPTY_PATH) ? -errno : 0;

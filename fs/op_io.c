@@ -6,6 +6,7 @@
  */
 #include "fs/ops.h"
 
+#include "fs/live.h"
 #include "fs/reply.h"
 #include "util/cleanup.h"
 
@@ -38,9 +39,15 @@ void stg_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
     auto_call_fd call = call_fd_get(nodeid, fi, O_RDONLY);
     stg_auto_free char *buffer = malloc(size);
     size_t done = 0;
+    ssize_t live;
 
     if (call.fd < 0 || !buffer) {
         stg_reply_result(req, call.fd < 0 ? call.fd : -ENOMEM);
+        return;
+    }
+    live = stg_live_read(stg_inode_of(nodeid), buffer, size, offset);
+    if (live >= 0) {
+        (void)fuse_reply_buf(req, buffer, (size_t)live); /* nothing to undo */
         return;
     }
     while (done < size) {
@@ -66,54 +73,60 @@ void stg_op_write(fuse_req_t req, fuse_ino_t nodeid, const char *buffer, size_t 
      * would put them at the end of the file.
      */
     auto_call_fd call = call_fd_get(nodeid, fi->writepage ? NULL : fi, O_WRONLY);
-    size_t done = 0;
     int error = call.fd < 0 ? call.fd : 0;
+    ssize_t put;
 
     if (!error && fi->kill_suidgid)
         error = stg_kill_privileges(req, call.fd);
-    while (!error && done < size) {
-        ssize_t put = pwrite(call.fd, buffer + done, size - done, offset + (off_t)done);
-
-        if (put >= 0)
-            done += (size_t)put;
-        else if (errno != EINTR)
-            error = -errno;
-    }
-    if (error && !done)
-        stg_reply_result(req, error);
+    put = error ? error : stg_live_write(stg_inode_of(nodeid), call.fd, buffer, size, offset);
+    if (put < 0)
+        stg_reply_result(req, (int)put);
     else
-        (void)fuse_reply_write(req, done); /* the data is written; nothing to undo */
+        (void)fuse_reply_write(req, (size_t)put); /* the data is written; nothing to undo */
 }
 
 void stg_op_flush(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
     /* The source's own flush, with its late errors, is that of a descriptor's last close. */
     int fd = fi->fh ? fcntl((int)fi->fh - 1, F_DUPFD_CLOEXEC, 3)
                     : stg_inode_open(stg_inode_of(nodeid), O_WRONLY);
-    int error = fd < 0 ? (fi->fh ? -errno : fd) : 0;
+    int error = fd < 0 ? (fi->fh ? -errno : fd) : stg_live_sync(stg_inode_of(nodeid));
 
-    if (!error && close(fd))
+    if (fd >= 0 && close(fd) && !error)
         error = -errno;
     stg_reply_result(req, error == -ESTALE ? 0 : error);
 }
 
 void stg_op_fsync(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *fi) {
     auto_call_fd call = call_fd_get(nodeid, fi, O_RDONLY);
-    int error = call.fd < 0 ? call.fd : 0;
+    int error = call.fd < 0 ? call.fd : stg_live_sync(stg_inode_of(nodeid));
 
     if (!error && (datasync ? fdatasync(call.fd) : fsync(call.fd)))
         error = -errno;
     stg_reply_result(req, error);
 }
 
+struct allocation {
+    int fd;
+    int mode;
+    off_t offset;
+    off_t length;
+};
+
+static int allocate(void *context) {
+    const struct allocation *what = context;
+
+    /* Some sources let a signal end this, and work for this thread's io_uring looks like one. */
+    return TEMP_FAILURE_RETRY(fallocate(what->fd, what->mode, what->offset, what->length)) ? -errno
+                                                                                           : 0;
+}
+
 void stg_op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
                       struct fuse_file_info *fi) {
     auto_call_fd call = call_fd_get(nodeid, fi, O_WRONLY);
-    int error = call.fd < 0 ? call.fd : 0;
+    struct allocation what = {call.fd, mode, offset, length};
 
-    /* Some sources let a signal end this, and work for this thread's io_uring looks like one. */
-    if (!error && TEMP_FAILURE_RETRY(fallocate(call.fd, mode, offset, length)))
-        error = -errno;
-    stg_reply_result(req, error);
+    stg_reply_result(req, call.fd < 0 ? call.fd
+                                      : stg_live_change(stg_inode_of(nodeid), allocate, &what));
 }
 
 void stg_op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence,
@@ -129,31 +142,52 @@ void stg_op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence,
         (void)fuse_reply_lseek(req, found); /* nothing to undo */
 }
 
+struct copying {
+    int in;
+    int out;
+    off_t offset_in;
+    off_t offset_out;
+    size_t length;
+    unsigned flags;
+    size_t done;
+};
+
+/*
+ * The copy stops short, as at a signal, where the kernel has work for this thread's io_uring; the
+ * caller, who has no such ring, is given what a copy of its own would have given.
+ */
+static int copy_range(void *context) {
+    struct copying *what = context;
+    ssize_t copied = 0;
+
+    while (what->done < what->length &&
+           (copied = TEMP_FAILURE_RETRY(
+                copy_file_range(what->in, &what->offset_in, what->out, &what->offset_out,
+                                what->length - what->done, what->flags))) > 0)
+        what->done += (size_t)copied;
+    return copied < 0 && !what->done ? -errno : 0;
+}
+
 void stg_op_copy_file_range(fuse_req_t req, fuse_ino_t nodeid_in, off_t offset_in,
                             struct fuse_file_info *fi_in, fuse_ino_t nodeid_out, off_t offset_out,
                             struct fuse_file_info *fi_out, size_t length, int flags) {
     auto_call_fd in = call_fd_get(nodeid_in, fi_in, O_RDONLY);
     auto_call_fd out = call_fd_get(nodeid_out, fi_out, O_WRONLY);
-    size_t done = 0;
-    ssize_t copied = 0;
+    struct copying what = {in.fd, out.fd, offset_in, offset_out, length, (unsigned)flags, 0};
+    int error;
 
     /* The caller cannot be interrupted meanwhile, and a short copy is allowed. */
     if (length > COPY_AT_MOST_BYTES)
-        length = COPY_AT_MOST_BYTES;
+        what.length = COPY_AT_MOST_BYTES;
     if (in.fd < 0 || out.fd < 0) {
         stg_reply_result(req, in.fd < 0 ? in.fd : out.fd);
         return;
     }
-    /*
-     * The copy stops short, as at a signal, where the kernel has work for this thread's io_uring;
-     * the caller, who has no such ring, is given what a copy of its own would have given.
-     */
-    while (done < length &&
-           (copied = TEMP_FAILURE_RETRY(copy_file_range(in.fd, &offset_in, out.fd, &offset_out,
-                                                        length - done, (unsigned)flags))) > 0)
-        done += (size_t)copied;
-    if (copied < 0 && !done)
-        stg_reply_result(req, -errno); /* on EXDEV and EOPNOTSUPP the kernel copies by itself */
+    error = stg_live_sync(stg_inode_of(nodeid_in));
+    if (!error)
+        error = stg_live_change(stg_inode_of(nodeid_out), copy_range, &what);
+    if (error)
+        stg_reply_result(req, error); /* on EXDEV and EOPNOTSUPP the kernel copies by itself */
     else
-        (void)fuse_reply_write(req, done); /* nothing to undo */
+        (void)fuse_reply_write(req, what.done); /* nothing to undo */
 }

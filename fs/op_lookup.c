@@ -4,15 +4,21 @@
 
 #include "fs/fdcache.h"
 #include "fs/reply.h"
+#include "fs/staging.h"
 #include "util/cleanup.h"
 
 #include <limits.h>
 
 int stg_lookup_fd(int fd, struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
                   struct statx *ret_stx) {
+    int error;
+
     if (statx(fd, "", AT_EMPTY_PATH, STG_STATX_MASK, ret_stx))
         return -errno;
-    return stg_inode_get(fd, ret_stx, parent, name, ret_inode);
+    error = stg_inode_get(fd, ret_stx, parent, name, ret_inode);
+    if (!error)
+        stg_staging_saw(*ret_inode, ret_stx);
+    return error;
 }
 
 int stg_lookup(struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,

@@ -12,6 +12,7 @@
 #include "fs/linger.h"
 #include "fs/place.h"
 #include "fs/reply.h"
+#include "fs/staging.h"
 #include "util/cleanup.h"
 
 #include <stdio.h>
@@ -45,6 +46,8 @@ static void known_lost_name(struct known *known) {
     if (!known->inode)
         return;
     stg_linger_drop(known->inode);
+    if (known->last_name)
+        stg_staging_withdraw(known->inode); /* nobody opens it any more: its copy may go */
     if (known->last_name || !known->inode->volume->handles)
         stg_inode_pin_take(known->inode, stg_fd_steal(&known->fd));
 }

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Owns open, create, tmpfile and release of regular files. This is where a staged copy will be
- * asked for.
+ * Owns open, create, tmpfile and release of regular files.
+ *
+ * An open for reading that a staged copy is to serve, and which has to be fetched first, is
+ * answered when that is there: the thread that has fetched it answers. Where there is no copy in
+ * the end, the source serves it as it does any other.
  *
  * A passed-through open holds nothing here: no descriptor, no memory (`fh` is 0). For plain reading
  * it does not even open the source, the kernel does. For writing, direct and non-blocking I/O the
@@ -13,8 +16,10 @@
 
 #include "fs/creds.h"
 #include "fs/iomode.h"
+#include "fs/live.h"
 #include "fs/place.h"
 #include "fs/reply.h"
+#include "fs/staging.h"
 #include "util/cleanup.h"
 
 static bool is_for_reading(int flags) {
@@ -25,6 +30,9 @@ static bool is_for_reading(int flags) {
 static bool must_ask_source(int flags) {
     return !is_for_reading(flags) || (flags & (O_DIRECT | O_NONBLOCK));
 }
+
+/* A copy cannot tell what the source would; and making one moves the access time. */
+static bool may_be_copied(int flags) { return !must_ask_source(flags) && !(flags & O_NOATIME); }
 
 /* Opens the source for a handle that is being opened. Returns a descriptor or -errno. */
 static int open_source(fuse_req_t req, struct stg_inode *inode, const struct fuse_file_info *fi) {
@@ -39,6 +47,32 @@ static int open_source(fuse_req_t req, struct stg_inode *inode, const struct fus
     return stg_fd_steal(&fd);
 }
 
+struct opening {
+    fuse_req_t req;
+    struct stg_inode *inode;
+    const struct fuse_file_info *fi;
+    int fd; /* or -errno */
+};
+
+static int open_and_truncate(void *context) {
+    struct opening *what = context;
+
+    what->fd = open_source(what->req, what->inode, what->fi);
+    return what->fd < 0 ? what->fd : 0;
+}
+
+static int change_nothing(void *context) {
+    (void)context;
+    return 0;
+}
+
+static bool may_map_writable(int flags) { return (flags & O_ACCMODE) == O_RDWR; }
+
+/* What the daemon reads and writes for others is not aligned. */
+static int allow_unaligned(int fd, int flags) {
+    return (flags & O_DIRECT) && fcntl(fd, F_SETFL, flags & ~O_DIRECT) ? -errno : 0;
+}
+
 /*
  * Counts the open, decides how it is served and fills `fi`. `fd` is consumed: the open source file,
  * or -1 where it has not been opened yet. The open is counted first: what is counted has no lease
@@ -46,51 +80,117 @@ static int open_source(fuse_req_t req, struct stg_inode *inode, const struct fus
  */
 static int begin(fuse_req_t req, struct stg_inode *inode, int fd, struct fuse_file_info *fi) {
     stg_auto_fd int own_fd = fd;
-    int32_t id;
-    int error = stg_io_open(inode, fi->flags, &id);
+    struct stg_io_answer answer;
+    bool by_daemon;
+    int error;
 
+    error = stg_io_open(inode, fi->flags, &answer);
     if (error)
         return error;
-    if (own_fd < 0 && (!id || must_ask_source(fi->flags))) {
-        own_fd = open_source(req, inode, fi);
-        if (own_fd < 0) {
-            error = own_fd;
-            stg_io_release(inode, fi->flags);
-            return error;
-        }
+    if (!is_for_reading(fi->flags) && !answer.direct)
+        stg_staging_withdraw(inode); /* counted as it is, it keeps new ones from being made */
+    by_daemon = !answer.backing_id || answer.direct;
+    if (own_fd < 0 && (by_daemon || must_ask_source(fi->flags))) {
+        struct opening what = {req, inode, fi, -1};
+
+        error = fi->flags & O_TRUNC ? stg_live_change(inode, open_and_truncate, &what)
+                                    : open_and_truncate(&what);
+        own_fd = what.fd;
     }
-    if (id) {
-        fi->backing_id = id;
-        fi->fh = 0;
-        /* Only remote sources have something to say at close(2). */
-        fi->noflush = is_for_reading(fi->flags) || !inode->volume->remote;
-        return 0;
-    }
-    /* What the daemon reads and writes for others is not aligned. */
-    if ((fi->flags & O_DIRECT) && fcntl(own_fd, F_SETFL, fi->flags & ~O_DIRECT)) {
-        error = -errno;
-        stg_io_release(inode, fi->flags);
+    if (!error && by_daemon)
+        error = allow_unaligned(own_fd, fi->flags);
+    if (!error && answer.outdated && !is_for_reading(fi->flags))
+        error =
+            stg_live_change(inode, change_nothing, NULL); /* it is fetched before it is written */
+    if (!error && answer.direct && may_map_writable(fi->flags))
+        error = stg_live_begin(inode);
+    if (error) {
+        stg_live_release(inode, fi->flags);
         return error;
     }
-    fi->noflush = is_for_reading(fi->flags);
-    fi->fh = (uint64_t)stg_fd_steal(&own_fd) + 1;
+    fi->backing_id = answer.backing_id;
+    fi->direct_io = answer.direct;
+    /* Of what is passed through only remote sources have something to say at close(2). */
+    fi->noflush = is_for_reading(fi->flags) || (!by_daemon && !inode->volume->remote);
+    fi->fh = by_daemon ? (uint64_t)stg_fd_steal(&own_fd) + 1 : 0;
     return 0;
 }
 
 static void end(struct stg_inode *inode, const struct fuse_file_info *fi) {
-    stg_io_release(inode, fi->flags);
+    stg_live_release(inode, fi->flags);
     if (fi->fh)
         stg_fd_close((int)fi->fh - 1);
 }
 
-void stg_op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
-    struct stg_inode *inode = stg_inode_of(nodeid);
+static void open_from_source(fuse_req_t req, struct stg_inode *inode, struct fuse_file_info *fi) {
     int error = begin(req, inode, -1, fi);
 
     if (error)
         stg_reply_result(req, error);
     else if (fuse_reply_open(req, fi) == -ENOENT)
         end(inode, fi);
+}
+
+/* An open that waits for a copy; the kernel holds the inode until it is answered. */
+struct open_wait {
+    struct stg_waiter waiter;
+    struct stg_inode *inode;
+    struct stg_object *object; /* referenced */
+    fuse_req_t req;
+    struct fuse_file_info fi;
+};
+
+/* `result` is what became of the copy, as of stg_object_want(): the wait is over. */
+static void finish_wait(struct open_wait *wait, int result) {
+    struct stg_io_answer answer;
+    struct stg_inode *inode = wait->inode;
+    int error = result < 0 ? result : 0;
+
+    if (!error) {
+        error = stg_io_open_copy(inode, wait->fi.flags, stg_object_copy(wait->object), &answer);
+        if (error)
+            stg_object_put(stg_staging_cache(), wait->object);
+    }
+    stg_staging_unref(wait->object);
+    stg_staging_served(inode, error);
+    if (error) {
+        open_from_source(wait->req, inode, &wait->fi);
+    } else {
+        wait->fi.backing_id = answer.backing_id;
+        wait->fi.noflush = true;
+        if (fuse_reply_open(wait->req, &wait->fi) == -ENOENT)
+            end(inode, &wait->fi);
+    }
+    free(wait);
+}
+
+static void wait_is_over(struct stg_waiter *waiter, int result) {
+    finish_wait((struct open_wait *)(void *)waiter, result);
+}
+
+/* Opens from a staged copy, now or later. False where the source is to serve it. */
+static bool open_from_copy(fuse_req_t req, struct stg_inode *inode,
+                           const struct fuse_file_info *fi) {
+    struct open_wait *wait = malloc(sizeof(*wait));
+    int result;
+
+    if (!wait)
+        return false;
+    *wait = (struct open_wait){.waiter.done = wait_is_over, .inode = inode, .req = req, .fi = *fi};
+    result = stg_staging_want(inode, &wait->waiter, &wait->object);
+    if (result < 0)
+        free(wait);
+    else if (result == STG_WANT_READY)
+        finish_wait(wait, result);
+    return result >= 0;
+}
+
+void stg_op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
+    struct stg_inode *inode = stg_inode_of(nodeid);
+
+    if (stg_staging_cache() && may_be_copied(fi->flags) && open_from_copy(req, inode, fi))
+        return;
+    open_from_source(req, inode, fi);
 }
 
 /*

@@ -11,13 +11,15 @@
 #include <string.h>
 
 #define TIMEOUT_MAX_S 31536000.0 /* a year; the kernel's own limit is far above */
-#define THREADS_MAX 256
+#define COUNT_MAX 256
+#define BYTES_MAX (UINT64_C(1) << 50) /* a petabyte */
 
 enum kind {
     KIND_FLAG,    /* sets a bool to `value` */
     KIND_WORD,    /* one of `words` into an enum */
     KIND_SECONDS, /* a double */
-    KIND_COUNT,   /* an unsigned from `value` to THREADS_MAX */
+    KIND_COUNT,   /* an unsigned from `value` to `max` */
+    KIND_BYTES,   /* a uint64_t, with K, M, G or T */
     KIND_TEXT,    /* a string */
     KIND_KERNEL,  /* handed to mount(2) by name */
     KIND_IGNORED, /* for mount(8) and systemd; nothing to do here */
@@ -37,6 +39,8 @@ struct option_row {
 };
 
 static const char *const serve_words[] = {"auto", "passthrough", "pagecache", NULL};
+static const char *const mode_words[] = {"none", "mmap", "prefetch", "adaptive", NULL};
+static const char *const compress_words[] = {"lz4", "none", NULL};
 static const char *const uring_words[] = {"auto", "on", "off", NULL};
 
 #define FIELD(name) offsetof(struct stg_options, name)
@@ -54,6 +58,25 @@ static const struct option_row rows[] = {
      "how long the kernel may keep a file's attributes"},
     {"negative_timeout", KIND_SECONDS, FIELD(negative_timeout_s), 0, NULL, "SECONDS", "1", NULL,
      "how long the kernel may keep that a name does not exist"},
+    {"stage", KIND_WORD, FIELD(stage), 0, mode_words, "none|mmap|prefetch|adaptive", "adaptive",
+     NULL,
+     "what is staged when it is opened: nothing, by range, whole files, or what pays by size and "
+     "source"},
+    {"threshold", KIND_BYTES, FIELD(threshold_bytes), 0, NULL, "BYTES", "1M", NULL,
+     "the largest file that stage=adaptive stages whole"},
+    {"mem", KIND_BYTES, FIELD(mem_bytes), 0, NULL, "BYTES", "a quarter of the memory", NULL,
+     "the most that staged copies may take"},
+    {"cold", KIND_BYTES, FIELD(cold_bytes), 0, NULL, "BYTES", "an eighth of the memory", NULL,
+     "the most that compressed copies may take besides"},
+    {"settle", KIND_SECONDS, FIELD(settle_s), 0, NULL, "SECONDS", "0.02", NULL,
+     "how long ago a file's last change must be for it to be staged: more than one tick of the "
+     "source's clock"},
+    {"compress", KIND_WORD, FIELD(compress), 0, compress_words, "lz4|none", "lz4", NULL,
+     "what becomes of copies that are not used when room is needed: compressed, or dropped"},
+    {"compress_level", KIND_COUNT, FIELD(compress_level), 1, NULL, "N", "1", NULL,
+     "how hard to compress, from 1, the fastest, to 12"},
+    {"workers", KIND_COUNT, FIELD(workers), 1, NULL, "N", "64", NULL,
+     "how many threads may fetch files at once"},
     {"threads", KIND_COUNT, FIELD(threads), 1, NULL, "N", "10", NULL,
      "how many threads may answer requests"},
     {"allow_other", KIND_FLAG, FIELD(allow_other), 1, NULL, NULL, NULL, NULL,
@@ -137,13 +160,15 @@ static int set_value(struct stg_options *options, const struct option_row *row, 
     case KIND_SECONDS:
         return stg_parse_seconds(value, TIMEOUT_MAX_S, field) ? bad_value(row, value) : 0;
     case KIND_COUNT:
-        if (stg_parse_uint(value, (uint64_t)row->value, THREADS_MAX, &count)) {
+        if (stg_parse_uint(value, (uint64_t)row->value, COUNT_MAX, &count)) {
             stg_error("option %s: \"%s\" is not a number from %d to %d", row->name, value,
-                      row->value, THREADS_MAX);
+                      row->value, COUNT_MAX);
             return -EINVAL;
         }
         *(unsigned *)field = (unsigned)count;
         return 0;
+    case KIND_BYTES:
+        return stg_parse_bytes(value, BYTES_MAX, field) ? bad_value(row, value) : 0;
     case KIND_TEXT:
         if (!*value)
             return bad_value(row, value);
@@ -273,7 +298,18 @@ int stg_options_parse(int argc, char **argv, struct stg_options *ret_options) {
     bool only_paths = false;
 
     *options = (struct stg_options){
-        .entry_timeout_s = 1, .attr_timeout_s = 1, .negative_timeout_s = 1, .threads = 10};
+        .entry_timeout_s = 1,
+        .attr_timeout_s = 1,
+        .negative_timeout_s = 1,
+        .threads = 10,
+        .stage = STG_MODE_ADAPTIVE,
+        .settle_s = 0.02,
+        .threshold_bytes = 1 << 20,
+        .mem_bytes = STG_BYTES_DEFAULT,
+        .cold_bytes = STG_BYTES_DEFAULT,
+        .compress_level = 1,
+        .workers = 64,
+    };
     for (int i = 1; i < argc; i++) {
         int error;
 

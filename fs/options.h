@@ -5,13 +5,17 @@
 #ifndef STG_FS_OPTIONS_H
 #define STG_FS_OPTIONS_H
 
+#include "cache/types.h"
+
 #include <stdbool.h>
 #include <stdio.h>
 
 enum stg_serve { STG_SERVE_AUTO, STG_SERVE_PASSTHROUGH, STG_SERVE_PAGECACHE };
+enum stg_compress { STG_COMPRESS_LZ4, STG_COMPRESS_NONE };
 enum stg_uring { STG_URING_AUTO, STG_URING_ON, STG_URING_OFF };
 
 #define STG_MOUNT_FLAGS_BYTES 256
+#define STG_BYTES_DEFAULT UINT64_MAX
 
 struct stg_options {
     char *source;     /* as given; owned */
@@ -23,6 +27,14 @@ struct stg_options {
     double attr_timeout_s;
     double negative_timeout_s;
     unsigned threads;
+    enum stg_mode stage;
+    uint64_t threshold_bytes; /* the largest file that is staged whole without being asked to */
+    uint64_t mem_bytes;       /* of hot copies; STG_BYTES_DEFAULT until preflight */
+    uint64_t cold_bytes;      /* of compressed ones; the same */
+    double settle_s;          /* how long ago the last change of what is staged must be */
+    enum stg_compress compress;
+    unsigned compress_level;
+    unsigned workers; /* that fetch */
     bool read_only;
     bool allow_other;
     bool nonempty;

@@ -2,6 +2,7 @@
 /* Owns the checks before the mount. */
 #include "fs/preflight.h"
 
+#include "cache/codec.h"
 #include "config.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -209,6 +210,23 @@ static int check_descriptors(void) {
     return -EMFILE;
 }
 
+/* What the options leave open of staging: the memory that it may take. */
+static int check_staging(void) {
+    struct stg_options *options = &stg_fs.options;
+    uint64_t memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+
+    if (options->compress_level > STG_CODEC_LEVEL_MAX) {
+        stg_error("option compress_level: %u is not a number from 1 to %d", options->compress_level,
+                  STG_CODEC_LEVEL_MAX);
+        return -EINVAL;
+    }
+    if (options->mem_bytes == STG_BYTES_DEFAULT)
+        options->mem_bytes = memory_bytes / 4;
+    if (options->cold_bytes == STG_BYTES_DEFAULT)
+        options->cold_bytes = memory_bytes / 8;
+    return 0;
+}
+
 int stg_preflight(void) {
     int error = check_descriptors();
 
@@ -222,5 +240,7 @@ int stg_preflight(void) {
         error = check_privileges();
     if (!error)
         error = decide_uring();
+    if (!error)
+        error = check_staging();
     return error;
 }

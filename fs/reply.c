@@ -3,6 +3,7 @@
 #include "fs/reply.h"
 
 #include "fs/iomode.h"
+#include "fs/staging.h"
 
 #include <errno.h>
 #include <sys/sysmacros.h>
@@ -36,7 +37,9 @@ void stg_reply_fill_stat(const struct stg_volume *volume, const struct statx *st
 }
 
 double stg_reply_attr_timeout(struct stg_inode *inode) {
-    return stg_io_may_be_mapped(inode) ? 0 : stg_fs.options.attr_timeout_s;
+    return stg_io_may_be_mapped(inode) || stg_staging_is_outdated(inode)
+               ? 0
+               : stg_fs.options.attr_timeout_s;
 }
 
 void stg_reply_fill_entry(struct stg_inode *inode, const struct statx *stx,

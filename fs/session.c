@@ -8,7 +8,9 @@
 #include "fs/daemon.h"
 #include "fs/fdcache.h"
 #include "fs/linger.h"
+#include "fs/live.h"
 #include "fs/ops.h"
+#include "fs/staging.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 
@@ -186,9 +188,13 @@ static int mount_and_loop(void) {
     }
     error = stg_linger_start();
     if (!error)
+        error = stg_staging_start();
+    if (!error)
         error = loop();
     if (error)
         stg_error("the mount on %s ends: %s", stg_fs.options.mountpoint, strerror(-error));
+    stg_live_stop();
+    stg_staging_stop();
     stg_linger_stop(); /* before the connection that the ids belong to */
     fuse_session_unmount(stg_fs.session);
     fuse_remove_signal_handlers(stg_fs.session);

@@ -24,10 +24,11 @@ struct stg_volume {
     int mount_fd;      /* any object of this mount, for open_by_handle_at(2) */
     int data_fd;       /* the same for file data and directories: a clone of the mount whose
                           flags (ro, noatime) are ours; or -1: as mount_fd */
-    bool handles;      /* objects can be reopened by file handle */
-    bool remote;       /* errors of writes may come as late as close(2) */
-    bool mask_suid;    /* nosuid in the source, but not on our mount: hide set-id bits */
-    bool mask_dev;     /* the same for nodev */
+    _Atomic uint64_t fetch_ns; /* what fetching a small file takes, on average; 0: not known */
+    bool handles;              /* objects can be reopened by file handle */
+    bool remote;               /* errors of writes may come as late as close(2) */
+    bool mask_suid;            /* nosuid in the source, but not on our mount: hide set-id bits */
+    bool mask_dev;             /* the same for nodev */
 };
 
 /*

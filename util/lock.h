@@ -17,6 +17,7 @@
 /* From the first taken to the last; the owner of each is named in docs/locking.md. */
 enum stg_rank {
     STG_RANK_DIRECTORY = 1,
+    STG_RANK_LIVE,
     STG_RANK_VOLUMES,
     STG_RANK_IO,
     STG_RANK_LINGER,

@@ -24,6 +24,31 @@ int stg_parse_uint(const char *text, uint64_t min, uint64_t max, uint64_t *ret_v
     return 0;
 }
 
+int stg_parse_bytes(const char *text, uint64_t max, uint64_t *ret_bytes) {
+    static const char units[] = "KMGT";
+    size_t digits = strspn(text, "0123456789");
+    const char *unit = text[digits] ? strchr(units, toupper((unsigned char)text[digits])) : NULL;
+    char number[24];
+    uint64_t value;
+    int error;
+
+    if (!digits || (text[digits] && (!unit || text[digits + 1])))
+        return -EINVAL;
+    if (digits >= sizeof(number))
+        return -ERANGE;
+    memcpy(number, text, digits);
+    number[digits] = '\0';
+    error = stg_parse_uint(number, 0, UINT64_MAX, &value);
+    if (!error && unit &&
+        __builtin_mul_overflow(value, UINT64_C(1024) << (10 * (unit - units)), &value))
+        error = -ERANGE;
+    if (!error && value > max)
+        error = -ERANGE;
+    if (!error)
+        *ret_bytes = value;
+    return error;
+}
+
 int stg_parse_seconds(const char *text, double max_s, double *ret_seconds) {
     double value = 0;
     double scale = 1;

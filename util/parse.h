@@ -13,6 +13,12 @@
 int stg_parse_uint(const char *text, uint64_t min, uint64_t max, uint64_t *ret_value);
 
 /*
+ * Reads a size in bytes up to `max`: a whole number, alone or with K, M, G or T (powers of 1024)
+ * after it. Returns 0, -EINVAL or -ERANGE.
+ */
+int stg_parse_bytes(const char *text, uint64_t max, uint64_t *ret_bytes);
+
+/*
  * Reads a duration in seconds, decimals allowed ("0.5"), between 0 and `max_s`. The decimal mark
  * is a point in every locale. Returns 0, -EINVAL or -ERANGE.
  */

@@ -12,7 +12,7 @@ cd "$TOP"
 
 none() { # NAME REGEX
     local found
-    found=$(project_files | grep -vE '^(LICENSE|tests/lint/words\.sh)$' |
+    found=$(project_files | grep -vE '^(LICENSE|client/LICENSE|tests/lint/words\.sh)$' |
         xargs -d '\n' grep -nIE -e "$2" -- 2>/dev/null | head -n 20) || true
     same "$1" "" "$found"
 }
@@ -26,7 +26,7 @@ none "no trailing whitespace" '[[:space:]]+$'
 unlicensed() {
     local file
     project_files '*.c' '*.h' '*.sh' meson.build | while IFS= read -r file; do
-        head -n 3 "$file" | grep -q 'SPDX-License-Identifier: GPL-2.0-only' || echo "$file"
+        head -n 3 "$file" | grep -qE 'SPDX-License-Identifier: (GPL-2.0-only|LGPL-2.1-or-later)$|SPDX-License-Identifier: (GPL-2.0-only|LGPL-2.1-or-later) ' || echo "$file"
     done
 }
 same "each source names its licence" "" "$(unlicensed)"

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
-# variants: default
+# variants: default staged
 # sanitizers:
 # timeout: 600
 #

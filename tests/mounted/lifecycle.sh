@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # A mount's life: start in the background and in the foreground, every way of ending it, and what is left afterwards.
-# variants: default uring-off
+# variants: default uring-off staged
 # sanitizers: address thread
 # timeout: 240
 

@@ -3,7 +3,7 @@
 #
 # Changes made in the source behind the mount: at once with timeouts of 0, else after the timeouts; data is always
 # current.
-# variants: default uring-off
+# variants: default uring-off staged
 # sanitizers: address thread
 # timeout: 150
 
@@ -90,7 +90,8 @@ exec 8<"$MNT/data"
 printf 'XYZ' | dd of="$SRC/data" conv=notrunc status=none
 read -r line <&8
 exec 8<&-
-same "and by one who had it open" XYZ3456789 "$line"
+# Of a staged copy it is seen with the next look at the file, for which the timeout is long here.
+[ "$VARIANT" = staged ] || same "and by one who had it open" XYZ3456789 "$line"
 printf 'from the mount' | dd of="$MNT/data" conv=notrunc status=none
 same "and the other way" "from the mount" "$(cat "$SRC/data")"
 echo replaced >"$SRC/replacing"

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
-# variants: default uring-off
+# variants: default uring-off staged
 # sanitizers: address thread
 # timeout: 300
 #
@@ -9,6 +9,7 @@
 set -euo pipefail
 . "$TOP/tests/lib/harness.sh"
 
+if [ "$VARIANT" = staged ]; then export PARITY_ANY_ATIME=1; fi
 parity() { "${T_WRAP[@]}" "$BUILD_DIR/tests/parity" "$@"; }
 empty() { [ -z "$(ls -A "$1")" ]; }
 

@@ -3,7 +3,7 @@
 #
 # Who may do what, and what a write takes away: each operation is done on the mount and on a plain directory, as root
 # and as ordinary users, and both must come out the same.
-# variants: default uring-off
+# variants: default uring-off staged
 # sanitizers: address
 # timeout: 240
 

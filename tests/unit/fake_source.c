@@ -15,10 +15,11 @@ static int called(struct fake_source *fake) {
     return fake->fail_at == fake->calls ? fake->fail_with : 0;
 }
 
-static int fake_open(void *context, void *key) {
+static int fake_open(void *context, void *key, bool again) {
     struct fake_source *fake = context;
     int error = called(fake);
 
+    (void)again;
     (void)key;
     if (error)
         return error;
@@ -26,10 +27,11 @@ static int fake_open(void *context, void *key) {
     return HANDLE;
 }
 
-static int fake_identify(void *context, int handle, struct stg_identity *ret_identity) {
+static int fake_identify(void *context, int handle, bool fresh, struct stg_identity *ret_identity) {
     struct fake_source *fake = context;
     int error = called(fake);
 
+    (void)fresh;
     if (error || handle != HANDLE)
         return error ? error : -EBADF;
     *ret_identity = (struct stg_identity){.device = 1,

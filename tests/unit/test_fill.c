@@ -12,9 +12,14 @@ enum { LATER = 2000000000 }; /* two seconds after the fake file's times */
 
 static struct fake_source fake;
 
+#define SETTLE_NS INT64_C(20000000)
+
 static int fetch(const struct stg_source *source, uint64_t max_bytes, int64_t now_ns,
                  struct stg_filled *ret_filled) {
-    int error = stg_fill(source, NULL, max_bytes, now_ns, ret_filled);
+    int error = stg_fill(
+        source, NULL, (struct stg_range){0},
+        (struct stg_fill_limits){.max_bytes = max_bytes, .now_ns = now_ns, .settle_ns = SETTLE_NS},
+        ret_filled);
 
     assert_int_equal(fake.handles, 0);
     return error;
@@ -101,9 +106,8 @@ static void a_file_that_has_just_changed_is_left_alone(void **state) {
 
     (void)state;
     assert_int_equal(fetch(&source, 100, fake.ctime_ns, &filled), -ESTALE);
-    assert_int_equal(fetch(&source, 100, fake.ctime_ns + STG_FILL_UNSETTLED_NS - 1, &filled),
-                     -ESTALE);
-    assert_int_equal(fetch(&source, 100, fake.ctime_ns + STG_FILL_UNSETTLED_NS, &filled), 0);
+    assert_int_equal(fetch(&source, 100, fake.ctime_ns + SETTLE_NS - 1, &filled), -ESTALE);
+    assert_int_equal(fetch(&source, 100, fake.ctime_ns + SETTLE_NS, &filled), 0);
     stg_filled_fini(&filled);
     /* A source whose clock is ahead is staged all the same. */
     assert_int_equal(fetch(&source, 100, fake.ctime_ns - LATER, &filled), 0);

@@ -43,10 +43,11 @@ static void content_of(size_t file, unsigned version, char *content) {
         content[i] = word[i % (size_t)length];
 }
 
-static int disk_open(void *context, void *key) {
+static int disk_open(void *context, void *key, bool again) {
     size_t file = (uintptr_t)key - 1;
     int error;
 
+    (void)again;
     (void)context;
     pthread_mutex_lock(&disk.lock);
     error = disk.fail_with;
@@ -56,7 +57,8 @@ static int disk_open(void *context, void *key) {
     return error ? error : (int)file + HANDLE_BASE;
 }
 
-static int disk_identify(void *context, int handle, struct stg_identity *ret_identity) {
+static int disk_identify(void *context, int handle, bool fresh, struct stg_identity *ret_identity) {
+    (void)fresh;
     (void)context;
     pthread_mutex_lock(&disk.lock);
     *ret_identity = (struct stg_identity){.device = 1,
@@ -153,7 +155,7 @@ static void start(uint64_t hot_bytes, uint64_t cold_bytes) {
     memset(disk.opens, 0, sizeof(disk.opens));
     assert_int_equal(stg_cache_new(&config, &source, &cache), 0);
     for (uintptr_t i = 0; i < FILES; i++) {
-        objects[i] = stg_object_new(cache, (void *)(i + 1), i + 1);
+        objects[i] = stg_object_new(cache, (void *)(i + 1), (struct stg_range){0}, i + 1);
         assert_non_null(objects[i]);
     }
 }
@@ -452,11 +454,11 @@ static void a_lower_limit_evicts(void **state) {
         assert_int_equal(hold(i), STG_WANT_READY);
     for (size_t i = 1; i < 16; i++)
         put(i);
-    stg_cache_limit(cache, ROOM(3));
+    stg_cache_limit(cache, ROOM(3), 0);
     assert_true(stg_cache_usage(cache).hot_bytes <= ROOM(3));
     assert_int_equal(state_of(0), STG_HOT); /* held */
     put(0);
-    stg_cache_limit(cache, 0);
+    stg_cache_limit(cache, 0, 0);
     assert_int_equal(stg_cache_usage(cache).hot_bytes, 0);
     stop();
 }

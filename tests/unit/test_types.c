@@ -9,9 +9,9 @@
 
 /* Written out once more, as the design has it: a change of the table must be meant. */
 static void the_moves_are_these(void **state) {
-    static const char *const moves[] = {"absent filling", "filling hot", "filling absent",
-                                        "hot cold",       "hot stale",   "hot absent",
-                                        "cold hot",       "cold absent", "stale absent"};
+    static const char *const moves[] = {
+        "absent filling", "filling hot", "filling absent", "hot cold",  "hot stale",
+        "hot absent",     "cold hot",    "cold absent",    "stale hot", "stale absent"};
 
     (void)state;
     for (int from = 0; from < STG_STATES; from++)

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a stagefs mount is asked by ioctl(2): version 1 of the protocol. Programs use stagefs.h;
+ * this is for whoever cannot.
+ *
+ * Each request is one structure, sent on any descriptor of the mount that was not opened with
+ * O_PATH, and answered in place. `version` is STAGEFS_PROTOCOL_VERSION; fields named `reserved` and
+ * flags that are not named here are zero, or the answer is EINVAL. Numbers have the machine's byte
+ * order, and no structure has padding that is not named.
+ *
+ *   ENOTTY      the file is not on a stagefs mount
+ *   EINVAL      a payload that is not of this protocol; nothing was done
+ *   EACCES      the caller may not read the file
+ *   EPERM       the request is for the mount's owner or root
+ *   EOPNOTSUPP  the mount does not stage (stage=none, or another version)
+ */
+#ifndef STAGEFS_PROTOCOL_H
+#define STAGEFS_PROTOCOL_H
+
+#include <linux/ioctl.h>
+#include <stdint.h>
+
+#define STAGEFS_PROTOCOL_VERSION 1
+#define STAGEFS_IOC_TYPE 0xF5
+
+#define STAGEFS_SET_BYTES 64      /* a set's name with its NUL */
+#define STAGEFS_NAMES_BYTES 15360 /* of names in one request */
+#define STAGEFS_NAME_BYTES 4096   /* one path with its NUL */
+#define STAGEFS_WHY_BYTES 96
+
+/* `mode` of a request; in an answer never STAGEFS_MODE_DEFAULT. */
+enum stagefs_protocol_mode {
+    STAGEFS_MODE_NONE = 0,
+    STAGEFS_MODE_MMAP = 1,
+    STAGEFS_MODE_PREFETCH = 2,
+    STAGEFS_MODE_ADAPTIVE = 3,
+    STAGEFS_MODE_DEFAULT = 4, /* the mount's own */
+};
+
+enum stagefs_protocol_state {
+    STAGEFS_STATE_ABSENT = 0,
+    STAGEFS_STATE_FILLING = 1,
+    STAGEFS_STATE_HOT = 2,
+    STAGEFS_STATE_COLD = 3,
+    STAGEFS_STATE_STALE = 4,
+};
+
+/*
+ * STAGE and UNSTAGE. With `names_bytes` 0 they are about the descriptor's own file (a directory:
+ * with STAGEFS_RECURSIVE all regular files below, symbolic links and other mounts not followed).
+ * Else `names` has paths relative to the descriptor's directory, each with its NUL; none begins
+ * with "/", has "..", or goes through a symbolic link: what does counts as failed with ELOOP or
+ * EINVAL, and can be asked for by a descriptor of its own.
+ *
+ * The work goes on after the answer. `job` names it, for STAGEFS_IOC_JOB. The caller's right to
+ * read each file, and to search its folders, is checked as open(2) would.
+ */
+#define STAGEFS_RECURSIVE 1U
+
+struct stagefs_stage_request {
+    uint32_t version;
+    uint32_t flags;
+    uint32_t mode; /* of STAGE; 0 for UNSTAGE */
+    uint32_t names_bytes;
+    char set[STAGEFS_SET_BYTES]; /* the files join this set; "": none. For UNSTAGE with no names on
+                                    the mount's root directory: exactly the files of the set */
+    uint64_t job;                /* in: 0, or a job of the caller to add to; out: the job */
+    uint64_t reserved;
+    char names[STAGEFS_NAMES_BYTES];
+};
+
+/*
+ * How far a job is. A job is forgotten a minute after it is done, or when 256 newer ones are, then
+ * ENOENT. For who started it, or root.
+ */
+struct stagefs_job_request {
+    uint32_t version;
+    uint32_t running;     /* out: 1 while there is work left */
+    uint64_t job;         /* in */
+    uint64_t files;       /* out, as all below: found so far */
+    uint64_t done;        /* of them staged, or in no need of it */
+    uint64_t failed;      /* of them neither */
+    uint64_t bytes;       /* of the files that are done */
+    uint32_t first_error; /* an errno value; 0: none */
+    uint32_t reserved;
+    char first_failed[STAGEFS_NAME_BYTES]; /* what it was about, as the request named it */
+};
+
+/* What is known of one file; it is not opened for this. "" for the descriptor's own file. */
+struct stagefs_query_request {
+    uint32_t version;
+    uint32_t flags; /* 0 */
+    char name[STAGEFS_NAME_BYTES];
+    uint32_t mode; /* out, as all below: in which it was or would be staged */
+    uint32_t state;
+    uint32_t opens;  /* through the mount, now */
+    uint32_t copied; /* 1: a copy is what is served to who opens it now */
+    uint64_t hits;   /* opens that a copy served */
+    uint64_t size_bytes;
+    uint64_t staged_bytes; /* in memory, compressed or not */
+    char set[STAGEFS_SET_BYTES];
+    char why[STAGEFS_WHY_BYTES]; /* the reason, for people */
+};
+
+/* One set. `index` counts from 0; ENOENT past the last. With `name` given, that one. */
+struct stagefs_set_request {
+    uint32_t version;
+    uint32_t index;               /* in, where name is "" */
+    char name[STAGEFS_SET_BYTES]; /* in or out */
+    uint64_t files;               /* out, as all below */
+    uint64_t staged_files;        /* hot or cold */
+    uint64_t size_bytes;
+    uint64_t staged_bytes;
+};
+
+/* Counters since the mount began, and what is in use now. All out but the version. */
+struct stagefs_stats_request {
+    uint32_t version;
+    uint32_t reserved;
+    uint64_t hot_hits;       /* opens and reads served by a copy that was there */
+    uint64_t cold_hits;      /* by one that was inflated for it */
+    uint64_t misses;         /* that waited for a fetch */
+    uint64_t source_opens;   /* that the source served, staged or not wanted */
+    uint64_t prefetch_fills; /* whole files fetched */
+    uint64_t range_fills;    /* ranges fetched */
+    uint64_t filled_bytes;
+    uint64_t advised;       /* files that a readahead hint was given for */
+    uint64_t failed_fills;  /* the source's errors */
+    uint64_t changed_fills; /* the file changed meanwhile */
+    uint64_t refused_fills; /* no room */
+    uint64_t packed;        /* copies compressed */
+    uint64_t unpacked;
+    uint64_t incompressible;
+    uint64_t evicted;
+    uint64_t evicted_unused; /* never used by anybody */
+    uint64_t evicted_unused_bytes;
+    uint64_t invalidated; /* stale copies dropped */
+    uint64_t corrupt;     /* damaged compressed copies dropped */
+    uint64_t hot_bytes;   /* now */
+    uint64_t hot_peak_bytes;
+    uint64_t hot_limit_bytes;
+    uint64_t cold_bytes;
+    uint64_t cold_peak_bytes;
+    uint64_t cold_limit_bytes;
+    uint64_t cold_raw_bytes; /* what the cold copies are when inflated */
+    uint64_t queued;         /* fetches that wait for a worker */
+    uint64_t inodes;         /* files and folders known */
+    uint64_t fetch_mean_ns;  /* of one file */
+    uint64_t fetch_p50_ns;
+    uint64_t fetch_p90_ns;
+    uint64_t fetch_p99_ns;
+    uint64_t pressure_events; /* times that memory pressure shrank the limit */
+    uint64_t spare[15];       /* 0 */
+};
+
+/* Settings of the mount. UINT64_MAX or STAGEFS_MODE_DEFAULT: leave it. All are answered. */
+struct stagefs_config_request {
+    uint32_t version;
+    uint32_t mode;
+    uint64_t threshold_bytes;
+    uint64_t hot_bytes;
+    uint64_t cold_bytes;
+    uint64_t reserved[4];
+};
+
+/* Advice on a range of the descriptor's own file; length 0: to the end. As posix_fadvise(2). */
+enum stagefs_protocol_advice {
+    STAGEFS_ADVICE_NORMAL = 0,
+    STAGEFS_ADVICE_SEQUENTIAL = 1,
+    STAGEFS_ADVICE_RANDOM = 2,
+    STAGEFS_ADVICE_WILLNEED = 3,
+    STAGEFS_ADVICE_DONTNEED = 4,
+};
+
+struct stagefs_advise_request {
+    uint32_t version;
+    uint32_t advice;
+    uint64_t offset;
+    uint64_t length;
+};
+
+#define STAGEFS_IOC_STAGE _IOWR(STAGEFS_IOC_TYPE, 1, struct stagefs_stage_request)
+#define STAGEFS_IOC_UNSTAGE _IOWR(STAGEFS_IOC_TYPE, 2, struct stagefs_stage_request)
+#define STAGEFS_IOC_JOB _IOWR(STAGEFS_IOC_TYPE, 3, struct stagefs_job_request)
+#define STAGEFS_IOC_QUERY _IOWR(STAGEFS_IOC_TYPE, 4, struct stagefs_query_request)
+#define STAGEFS_IOC_SET _IOWR(STAGEFS_IOC_TYPE, 5, struct stagefs_set_request)
+#define STAGEFS_IOC_STATS _IOWR(STAGEFS_IOC_TYPE, 6, struct stagefs_stats_request)
+#define STAGEFS_IOC_CONFIG _IOWR(STAGEFS_IOC_TYPE, 7, struct stagefs_config_request)
+#define STAGEFS_IOC_ADVISE _IOWR(STAGEFS_IOC_TYPE, 8, struct stagefs_advise_request)
+
+#endif

@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Owns the writing to source and copy, and the thread that carries mapped stores.
+ *
+ * A live lock, chosen by the inode, is held across each change of the two: so what is compared is
+ * never half written. It comes before the io lock, and is held across I/O on the source.
+ */
+#include "fs/live.h"
+
+#include "fs/iomode.h"
+#include "fs/staging.h"
+#include "util/bytes.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define LIVE_LOCKS 16
+#define SWEEP_NS 500000000L
+#define PIECE_BYTES ((size_t)64 << 10)
+
+/* An inode that may have been stored into through a mapping. */
+struct mapped {
+    struct mapped *next;
+    struct stg_inode *inode; /* referenced */
+    char *shadow;            /* of the copy; protected by the live lock, as its length */
+    uint64_t shadow_bytes;
+    unsigned released; /* opens for reading and writing that count on; protected by list_lock */
+};
+
+static struct stg_lock locks[LIVE_LOCKS] = {
+    [0 ... LIVE_LOCKS - 1] = STG_LOCK(STG_RANK_LIVE),
+};
+
+static struct stg_lock list_lock = STG_LOCK(STG_RANK_LINGER);
+static struct mapped *list; /* protected by list_lock, as all below */
+static bool running;
+static bool stopping;
+static pthread_t thread;
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+
+static struct stg_lock *lock_of(const struct stg_inode *inode) {
+    return &locks[stg_hash_u64((uintptr_t)inode) % LIVE_LOCKS];
+}
+
+/* The object of a live inode, referenced and held by its opens; NULL where it is not live. */
+static struct stg_object *live_object(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    struct stg_object *object = NULL;
+
+    stg_lock_take(lock);
+    if (inode->io_mode == STG_IO_COPY && inode->opens && inode->staged->live) {
+        object = inode->staged->object;
+        stg_object_ref(stg_staging_cache(), object);
+    }
+    stg_lock_drop(lock);
+    return object;
+}
+
+static struct mapped *find_locked(const struct stg_inode *inode) {
+    struct mapped *mapped = list;
+
+    while (mapped && mapped->inode != inode)
+        mapped = mapped->next;
+    return mapped;
+}
+
+/* The inode's entry, or NULL; under its live lock, which keeps the entry there. */
+static struct mapped *find(const struct stg_inode *inode) {
+    struct mapped *mapped;
+
+    stg_lock_take(&list_lock);
+    mapped = find_locked(inode);
+    stg_lock_drop(&list_lock);
+    return mapped;
+}
+
+static ssize_t read_copy(struct stg_object *object, void *buffer, size_t bytes, uint64_t offset) {
+    return stg_store_read(stg_cache_store(stg_staging_cache()), stg_object_copy(object), buffer,
+                          bytes, offset);
+}
+
+/* ---- the shadow ---- */
+
+/* Makes the shadow what the copy is now. 0 or -errno; then it is what it was. */
+static int take_shadow(struct mapped *mapped, struct stg_object *object) {
+    uint64_t bytes = stg_object_copy(object)->bytes;
+    char *shadow = malloc(bytes ? bytes : 1);
+    ssize_t got = shadow ? read_copy(object, shadow, bytes, 0) : -ENOMEM;
+
+    if (got != (ssize_t)bytes) {
+        free(shadow);
+        return got < 0 ? (int)got : -EIO;
+    }
+    free(mapped->shadow);
+    mapped->shadow = shadow;
+    mapped->shadow_bytes = bytes;
+    return 0;
+}
+
+/* What a caller wrote is in both. */
+static void update_shadow(struct mapped *mapped, const void *buffer, size_t bytes, off_t offset) {
+    uint64_t end = (uint64_t)offset + bytes;
+
+    if (end > mapped->shadow_bytes) {
+        char *longer = realloc(mapped->shadow, end);
+
+        if (!longer) /* it is carried once more, which changes nothing */
+            return;
+        memset(longer + mapped->shadow_bytes, 0, end - mapped->shadow_bytes);
+        mapped->shadow = longer;
+        mapped->shadow_bytes = end;
+    }
+    memcpy(mapped->shadow + offset, buffer, bytes);
+}
+
+/* ---- reading and writing ---- */
+
+static ssize_t write_source(int fd, const char *buffer, size_t bytes, off_t offset) {
+    size_t done = 0;
+
+    while (done < bytes) {
+        ssize_t put = pwrite(fd, buffer + done, bytes - done, offset + (off_t)done);
+
+        if (put < 0 && errno != EINTR)
+            return done ? (ssize_t)done : -errno;
+        if (put > 0)
+            done += (size_t)put;
+    }
+    return (ssize_t)done;
+}
+
+/* On a handle with O_APPEND what was written is the file's end, wherever it was to go. */
+static off_t where_it_went(int fd, size_t bytes, off_t offset) {
+    int flags = fcntl(fd, F_GETFL);
+    struct stat info;
+
+    if (flags < 0 || !(flags & O_APPEND) || fstat(fd, &info))
+        return offset;
+    return info.st_size - (off_t)bytes;
+}
+
+static void write_copy_locked(struct stg_inode *inode, struct stg_object *object,
+                              const void *buffer, size_t bytes, off_t offset) {
+    struct mapped *mapped = find(inode);
+    int error =
+        stg_object_write(stg_staging_cache(), object, buffer, (uint64_t)bytes, (uint64_t)offset);
+
+    if (error)
+        stg_error("inode %ju: what was written does not reach its readers: %s",
+                  (uintmax_t)inode->ino, strerror(-error));
+    else if (mapped)
+        update_shadow(mapped, buffer, bytes, offset);
+}
+
+ssize_t stg_live_write(struct stg_inode *inode, int fd, const void *buffer, size_t bytes,
+                       off_t offset) {
+    struct stg_object *object = live_object(inode);
+    ssize_t put;
+
+    if (!object)
+        return write_source(fd, buffer, bytes, offset);
+    stg_lock_take(lock_of(inode));
+    put = write_source(fd, buffer, bytes, offset);
+    if (put > 0)
+        write_copy_locked(inode, object, buffer, (size_t)put,
+                          where_it_went(fd, (size_t)put, offset));
+    stg_lock_drop(lock_of(inode));
+    stg_staging_unref(object);
+    return put;
+}
+
+ssize_t stg_live_read(struct stg_inode *inode, void *buffer, size_t bytes, off_t offset) {
+    struct stg_object *object = live_object(inode);
+    ssize_t got;
+
+    if (!object)
+        return -EOPNOTSUPP;
+    got = read_copy(object, buffer, bytes, (uint64_t)offset);
+    stg_staging_unref(object);
+    return got;
+}
+
+/* ---- carrying ---- */
+
+/* Puts what differs between `piece` and the shadow to the source. 0 or -errno. */
+static int carry_piece(struct mapped *mapped, int fd, const char *piece, size_t bytes,
+                       uint64_t offset) {
+    size_t at = 0;
+
+    while (at < bytes) {
+        size_t end = at;
+        ssize_t put;
+
+        while (end < bytes && piece[end] != mapped->shadow[offset + end])
+            end++;
+        if (end == at) {
+            at++;
+            continue;
+        }
+        put = write_source(fd, piece + at, end - at, (off_t)(offset + at));
+        if (put < 0)
+            return (int)put;
+        memcpy(mapped->shadow + offset + at, piece + at, (size_t)put);
+        at += (size_t)put;
+    }
+    return 0;
+}
+
+static int carry_locked(struct stg_inode *inode, struct stg_object *object) {
+    struct mapped *mapped = find(inode);
+    stg_auto_free char *piece = NULL;
+    stg_auto_fd int fd = -1;
+    int error = 0;
+
+    if (!mapped)
+        return 0;
+    piece = malloc(PIECE_BYTES);
+    if (!piece)
+        return -ENOMEM;
+    for (uint64_t at = 0; at < mapped->shadow_bytes && !error; at += PIECE_BYTES) {
+        uint64_t left = mapped->shadow_bytes - at;
+        ssize_t got = read_copy(object, piece, left < PIECE_BYTES ? left : PIECE_BYTES, at);
+
+        if (got < 0)
+            return (int)got;
+        if (!memcmp(piece, mapped->shadow + at, (size_t)got))
+            continue;
+        if (fd < 0 && (fd = stg_inode_open(inode, O_WRONLY | O_NONBLOCK)) < 0)
+            return fd;
+        error = carry_piece(mapped, fd, piece, (size_t)got, at);
+    }
+    return error;
+}
+
+int stg_live_sync(struct stg_inode *inode) {
+    struct stg_object *object = live_object(inode);
+    int error;
+
+    if (!object)
+        return 0;
+    stg_lock_take(lock_of(inode));
+    error = carry_locked(inode, object);
+    stg_lock_drop(lock_of(inode));
+    stg_staging_unref(object);
+    return error;
+}
+
+int stg_live_change(struct stg_inode *inode, int (*change)(void *context), void *context) {
+    struct stg_object *object = live_object(inode);
+    struct mapped *mapped;
+    int result;
+
+    if (!object) {
+        result = change(context);
+        stg_staging_changed(inode);
+        return result;
+    }
+    stg_lock_take(lock_of(inode));
+    result = carry_locked(inode, object);
+    if (!result)
+        result = change(context);
+    mapped = find(inode);
+    if (!stg_object_refresh(stg_staging_cache(), object, true) && mapped &&
+        take_shadow(mapped, object))
+        stg_error("inode %ju: no memory to follow its mappings", (uintmax_t)inode->ino);
+    stg_lock_drop(lock_of(inode));
+    stg_staging_unref(object);
+    return result;
+}
+
+/* ---- mappings ---- */
+
+/* Can nobody store into the copy any more? Nobody with an open for writing can be there, either. */
+static bool is_unmapped(struct stg_object *object) {
+    stg_auto_fd int fd =
+        stg_store_open(stg_cache_store(stg_staging_cache()), stg_object_copy(object), O_RDONLY);
+
+    if (fd < 0 || fcntl(fd, F_SETLEASE, F_RDLCK))
+        return false;
+    (void)fcntl(fd, F_SETLEASE, F_UNLCK); /* the close that follows would drop it, too */
+    return true;
+}
+
+/* Carries, and lets go of what counts on for mappings that are gone. True where that is all. */
+static bool sweep_one(struct mapped *mapped, bool all) {
+    struct stg_object *object = live_object(mapped->inode);
+    unsigned released;
+    bool unmapped;
+    int error;
+
+    if (!object)
+        return true;
+    unmapped = is_unmapped(object); /* first: what is stored until then is carried below */
+    error = stg_live_sync(mapped->inode);
+    stg_staging_unref(object);
+    if (error)
+        stg_warning("inode %ju: what is stored through a mapping cannot be written: %s",
+                    (uintmax_t)mapped->inode->ino, strerror(-error));
+    if (!unmapped && !all)
+        return false;
+    stg_lock_take(&list_lock);
+    released = mapped->released;
+    mapped->released = 0;
+    stg_lock_drop(&list_lock);
+    while (released--)
+        stg_io_release(mapped->inode, O_RDWR);
+    return true;
+}
+
+static void remove_mapped(struct mapped *mapped) {
+    struct mapped **link = &list;
+    struct stg_lock *lock = lock_of(mapped->inode);
+
+    stg_lock_take(lock);
+    stg_lock_take(&list_lock);
+    while (*link != mapped)
+        link = &(*link)->next;
+    *link = mapped->next;
+    stg_lock_drop(&list_lock);
+    stg_lock_drop(lock);
+    stg_inode_unref(mapped->inode);
+    free(mapped->shadow);
+    free(mapped);
+}
+
+/* Entries are added at the front, and only removed here. */
+static void sweep(bool all) {
+    struct mapped *mapped;
+
+    stg_lock_take(&list_lock);
+    mapped = list;
+    stg_lock_drop(&list_lock);
+    while (mapped) {
+        struct mapped *next = mapped->next;
+        bool done = sweep_one(mapped, all);
+        struct stg_object *object = done ? live_object(mapped->inode) : NULL;
+
+        if (object)
+            stg_staging_unref(object); /* others write on; their mappings may come */
+        else if (done)
+            remove_mapped(mapped);
+        mapped = next;
+    }
+}
+
+static void *sweep_forever(void *unused) {
+    (void)unused;
+    stg_lock_take(&list_lock);
+    while (!stopping) {
+        struct timespec until;
+
+        if (!list) {
+            (void)stg_lock_wait(&list_lock, &wake, NULL); /* woken for a new state */
+            continue;
+        }
+        (void)clock_gettime(CLOCK_REALTIME, &until); /* cannot fail for this clock */
+        until.tv_nsec += SWEEP_NS;
+        until.tv_sec += until.tv_nsec / 1000000000L;
+        until.tv_nsec %= 1000000000L;
+        (void)stg_lock_wait(&list_lock, &wake, &until);
+        stg_lock_drop(&list_lock);
+        sweep(false);
+        stg_lock_take(&list_lock);
+    }
+    stg_lock_drop(&list_lock);
+    return NULL;
+}
+
+static int start_locked(void) {
+    int error = running ? 0 : pthread_create(&thread, NULL, sweep_forever, NULL);
+
+    running = running || !error;
+    return -error;
+}
+
+static int add(struct stg_inode *inode, struct stg_object *object) {
+    struct mapped *mapped = calloc(1, sizeof(*mapped));
+    int error = mapped ? take_shadow(mapped, object) : -ENOMEM;
+
+    if (!error) {
+        stg_lock_take(&list_lock);
+        error = start_locked();
+        if (!error) {
+            stg_inode_ref(inode);
+            mapped->inode = inode;
+            mapped->next = list;
+            list = mapped;
+            pthread_cond_signal(&wake);
+        }
+        stg_lock_drop(&list_lock);
+    }
+    if (error && mapped) {
+        free(mapped->shadow);
+        free(mapped);
+    }
+    return error;
+}
+
+int stg_live_begin(struct stg_inode *inode) {
+    struct stg_object *object = live_object(inode);
+    int error = 0;
+
+    if (!object)
+        return 0;
+    stg_lock_take(lock_of(inode));
+    stg_object_await(stg_staging_cache(), object);
+    if (!find(inode))
+        error = add(inode, object);
+    stg_lock_drop(lock_of(inode));
+    stg_staging_unref(object);
+    return error;
+}
+
+/* Leaves the open to the sweeper. False where there is nothing to wait for. */
+static bool leave_to_sweeper(struct stg_inode *inode) {
+    struct mapped *mapped;
+
+    stg_lock_take(&list_lock);
+    mapped = find_locked(inode);
+    if (mapped)
+        mapped->released++;
+    stg_lock_drop(&list_lock);
+    return mapped != NULL;
+}
+
+void stg_live_release(struct stg_inode *inode, int flags) {
+    struct stg_object *object = (flags & O_ACCMODE) == O_RDWR ? live_object(inode) : NULL;
+    bool left = false;
+
+    if (object) {
+        bool unmapped = is_unmapped(object);
+
+        left = stg_live_sync(inode) || !unmapped;
+        stg_staging_unref(object);
+    }
+    if (!left || !leave_to_sweeper(inode))
+        stg_io_release(inode, flags);
+}
+
+void stg_live_stop(void) {
+    bool join;
+
+    stg_lock_take(&list_lock);
+    stopping = true;
+    join = running;
+    running = false;
+    pthread_cond_signal(&wake);
+    stg_lock_drop(&list_lock);
+    if (join)
+        (void)pthread_join(thread, NULL); /* ours, and joined once */
+    sweep(true);
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The mount's side of the staging engine: which inode has which staged copy, when one is made or
+ * used, and when it is found to be out of date.
+ *
+ * A copy is looked at against the source's attributes whenever the mount sees these (a lookup, a
+ * stat), and before an open where that is longer ago than attributes may be kept. While a copy that
+ * went out of date is still open, it is fetched anew in place: an inode's opens are all served from
+ * one file, and see one content, as they would at the source.
+ *
+ * An inode gets its `staged` with the first copy and keeps it; the object in it comes and goes with
+ * the copy, and has a reference to the inode.
+ */
+#ifndef STG_FS_STAGING_H
+#define STG_FS_STAGING_H
+
+#include "cache/stage.h"
+#include "fs/inode.h"
+
+/* What is known of the staging of an inode. Protected by the io lock. */
+struct stg_staged {
+    struct stg_object *object;   /* NULL: there is no copy; while it is held it does not change */
+    uint64_t copy_number;        /* of the copy whose id is registered, where io_mode is COPY */
+    int64_t looked_ns;           /* monotonic: when the source was last looked at */
+    int64_t retry_ns;            /* monotonic: no fetch before that, the last one failed */
+    uint64_t hits;               /* opens that a copy served */
+    struct stg_inode *next_kept; /* protected by keep.c's lock */
+    const char *why;             /* constant: the reason for the last decision */
+    int8_t mode;                 /* enum stg_mode asked for this file; STG_STAGED_NO_MODE: none */
+    bool kept;                   /* held for a mapping that may be there, see keep.h */
+    bool live;                   /* writers and readers share the copy, see live.h */
+};
+#define STG_STAGED_NO_MODE (-1)
+
+/* Starts the engine, where the options ask for staging; after the session is there. 0 or -errno. */
+int stg_staging_start(void);
+
+/* Drops every copy; no request may be under way. */
+void stg_staging_stop(void);
+
+/* The engine, or NULL where nothing is staged. */
+struct stg_cache *stg_staging_cache(void);
+
+/*
+ * Asks for a copy to serve an open for reading. Returns
+ *   STG_WANT_READY  there is one, held; `*ret_object` has it, referenced;
+ *   0               it is being fetched: `waiter` will be told; `*ret_object` as above;
+ *   -errno          serve the source.
+ * May wait for the source. The reference is given back with stg_staging_unref().
+ */
+int stg_staging_want(struct stg_inode *inode, struct stg_waiter *waiter,
+                     struct stg_object **ret_object);
+void stg_staging_unref(struct stg_object *object);
+
+/* What came of it: the open is served by the copy, or (`error`) there is none. */
+void stg_staging_served(struct stg_inode *inode, int error);
+
+/* The source's attributes were seen. May wait for the source where a copy in use is outdated. */
+void stg_staging_saw(struct stg_inode *inode, const struct statx *stx);
+
+/* Is an outdated copy of the inode still in use, so that its attributes must not be kept? */
+bool stg_staging_is_outdated(struct stg_inode *inode);
+
+/* The content was changed through the mount: a copy in use is fetched anew, any other dropped. */
+void stg_staging_changed(struct stg_inode *inode);
+
+/* The content is going to be changed: no copy is given to anybody from now on. */
+void stg_staging_withdraw(struct stg_inode *inode);
+
+/* Frees what the inode has; it has no copy. */
+void stg_staging_free(struct stg_inode *inode);
+
+/* ---- for iomode.c; the io lock is held where the name says so ---- */
+
+/* Opens the file of a copy for registration: a descriptor that the caller owns, or -errno. */
+int stg_staging_open_copy(const struct stg_copy *copy);
+
+/* One more hold on the copy that is open. True where it is of the current content. */
+bool stg_staged_join_locked(struct stg_inode *inode, bool writing);
+
+/* The last open is gone, and with it who wrote. */
+void stg_staged_unshare_locked(struct stg_inode *inode);
+
+/* Gives the hold of one open back. */
+void stg_staged_put(struct stg_inode *inode);
+
+#endif
