@@ -16,7 +16,9 @@
 #include <xxhash.h>
 
 #define MAGIC 0x31474c53U /* "SLG1" */
-#define SAMPLE_BYTES ((size_t)16 << 10)
+#define SAMPLE_MIN_BYTES ((size_t)4 << 10)
+#define SAMPLE_MAX_BYTES ((size_t)16 << 10)
+#define SAMPLE_PART 8
 #define HIGH_LEVEL 3
 
 struct header {
@@ -33,28 +35,45 @@ static uint64_t checksum_of(const void *raw, size_t raw_bytes) {
     return XXH3_64bits_withSeed(raw, raw_bytes, raw_bytes);
 }
 
-/* Returns the packed bytes, or 0 where they do not fit into `room`. */
-static size_t compress_block(const void *raw, size_t raw_bytes, void *packed, size_t room,
-                             int level) {
-    int got = level < HIGH_LEVEL ? LZ4_compress_fast(raw, packed, (int)raw_bytes, (int)room, 1)
-                                 : LZ4_compress_HC(raw, packed, (int)raw_bytes, (int)room, level);
+/* The packed bytes; -E2BIG where they do not fit into `room`; -ENOMEM. */
+static ssize_t compress_block(const void *raw, size_t raw_bytes, void *packed, size_t room,
+                              int level) {
+    stg_auto_free void *state = NULL;
+    int got;
 
-    return got > 0 ? (size_t)got : 0;
+    if (level < HIGH_LEVEL) {
+        got = LZ4_compress_fast(raw, packed, (int)raw_bytes, (int)room, 1);
+    } else {
+        /* LZ4_compress_HC() does this, too, but does not say when there is no memory. */
+        state = malloc((size_t)LZ4_sizeofStateHC());
+        if (!state)
+            return -ENOMEM;
+        got = LZ4_compress_HC_extStateHC(state, raw, packed, (int)raw_bytes, (int)room, level);
+    }
+    return got > 0 ? got : -E2BIG;
 }
 
+/* Tells from a part of the content, at the fastest level. */
 static bool shrinks(const char *raw, size_t raw_bytes) {
-    char packed[SAMPLE_BYTES];
-    size_t sample_bytes = raw_bytes < SAMPLE_BYTES ? raw_bytes : SAMPLE_BYTES;
-    /* From the middle: headers at the start of a file shrink better than the rest. */
-    const char *sample = raw + (raw_bytes - sample_bytes) / 2;
+    char packed[SAMPLE_MAX_BYTES];
+    size_t sample_bytes = raw_bytes / SAMPLE_PART;
+    const char *sample;
 
+    if (raw_bytes <= 2 * SAMPLE_MIN_BYTES)
+        return true; /* trying is as fast */
+    if (sample_bytes < SAMPLE_MIN_BYTES)
+        sample_bytes = SAMPLE_MIN_BYTES;
+    if (sample_bytes > SAMPLE_MAX_BYTES)
+        sample_bytes = SAMPLE_MAX_BYTES;
+    /* From the middle: headers at the start of a file shrink better than the rest. */
+    sample = raw + (raw_bytes - sample_bytes) / 2;
     return compress_block(sample, sample_bytes, packed, worthwhile(sample_bytes), 1) > 0;
 }
 
 ssize_t stg_codec_pack(const void *raw, size_t raw_bytes, int level, void **ret_blob) {
     stg_auto_free char *blob = NULL;
     size_t room;
-    size_t packed_bytes;
+    ssize_t packed_bytes;
     struct header header;
     void *fitted;
 
@@ -66,17 +85,17 @@ ssize_t stg_codec_pack(const void *raw, size_t raw_bytes, int level, void **ret_
     if (!blob)
         return -ENOMEM;
     packed_bytes = compress_block(raw, raw_bytes, blob + sizeof(header), room, level);
-    if (!packed_bytes)
-        return -E2BIG;
+    if (packed_bytes < 0)
+        return packed_bytes;
     header = (struct header){.magic = MAGIC,
                              .packed_bytes = (uint32_t)packed_bytes,
                              .raw_bytes = raw_bytes,
                              .checksum = checksum_of(raw, raw_bytes)};
     memcpy(blob, &header, sizeof(header));
-    fitted = realloc(blob, sizeof(header) + packed_bytes);
+    fitted = realloc(blob, sizeof(header) + (size_t)packed_bytes);
     *ret_blob = fitted ? fitted : blob;
     blob = NULL;
-    return (ssize_t)(sizeof(header) + packed_bytes);
+    return (ssize_t)sizeof(header) + packed_bytes;
 }
 
 /* Copies the header out, which need not be aligned. */

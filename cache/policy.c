@@ -23,7 +23,11 @@ static bool is_fast(const struct stg_facts *facts) {
 static enum stg_mode mode_for_size(const struct stg_facts *facts) {
     if (facts->mode != STG_MODE_ADAPTIVE)
         return facts->mode;
-    return facts->size_bytes <= facts->threshold_bytes ? STG_MODE_PREFETCH : STG_MODE_MMAP;
+    /* Who asks for a file does not want it in pieces, if there is room. */
+    return facts->size_bytes <= facts->threshold_bytes ||
+                   (facts->is_explicit && facts->size_bytes <= facts->room_bytes && !is_fast(facts))
+               ? STG_MODE_PREFETCH
+               : STG_MODE_MMAP;
 }
 
 static struct stg_decision decide_fast(const struct stg_facts *facts, enum stg_mode mode) {

@@ -151,11 +151,18 @@ static bool evict_one(struct stg_cache *cache) {
 
 /* Reserves `cost_bytes` of hot room, by evicting where need be. False where that cannot be. */
 static bool make_room(struct stg_cache *cache, uint64_t cost_bytes) {
+    bool pressed = false;
+
     if (cost_bytes > atomic_load(&cache->hot_budget.limit_bytes))
         return false;
-    while (!stg_budget_reserve(&cache->hot_budget, cost_bytes))
-        if (!evict_one(cache))
+    while (!stg_budget_reserve(&cache->hot_budget, cost_bytes)) {
+        if (evict_one(cache))
+            continue;
+        if (pressed || !cache->source->ops->press)
             return false;
+        cache->source->ops->press(cache->source->context);
+        pressed = true;
+    }
     return true;
 }
 

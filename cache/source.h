@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+struct stg_object;
+
 struct stg_source_ops {
     /*
      * Opens the file for reading, its data included. A handle of 0 or more, or -errno. `again`:
@@ -46,8 +48,11 @@ struct stg_source_ops {
     /* A fetch of `bytes` took that long. May be NULL. */
     void (*fetched)(void *context, void *key, uint64_t bytes, uint64_t took_ns);
 
-    /* The object of the key has nothing any more; see stg_object_retire(). May be NULL. */
-    void (*absent)(void *context, void *key);
+    /* There is no room: holds that are not needed are to be given back now. May be NULL. */
+    void (*press)(void *context);
+
+    /* An object of the key has nothing any more; see stg_object_retire(). May be NULL. */
+    void (*absent)(void *context, void *key, struct stg_object *object);
 };
 
 struct stg_source {

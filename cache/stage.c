@@ -62,7 +62,7 @@ void stg_stage_tell_absent(struct stg_cache *cache) {
     if (!cache->source->ops->absent)
         return;
     while ((object = take_absent(cache))) {
-        cache->source->ops->absent(cache->source->context, object->key);
+        cache->source->ops->absent(cache->source->context, object->key, object);
         stg_object_unref(cache, object);
     }
 }
@@ -332,6 +332,10 @@ int stg_object_want(struct stg_cache *cache, struct stg_object *object, enum stg
 
 const struct stg_copy *stg_object_copy(const struct stg_object *object) { return &object->copy; }
 
+struct stg_range stg_object_range(const struct stg_object *object) {
+    return object->range;
+}
+
 const struct stg_identity *stg_object_identity(const struct stg_object *object) {
     return &object->identity;
 }
@@ -390,14 +394,17 @@ void stg_object_await(struct stg_cache *cache, struct stg_object *object) {
 int stg_object_write(struct stg_cache *cache, struct stg_object *object, const void *buffer,
                      uint64_t bytes, uint64_t offset) {
     uint64_t old_cost;
-    uint64_t new_cost;
+    uint64_t new_cost = stg_store_cost_bytes(offset + bytes);
+    int error;
 
-    stg_object_await(cache, object);
+    stg_object_await(cache, object); /* from here on its writer has the copy to himself */
     old_cost = stg_store_cost_bytes(object->copy.bytes);
-    new_cost = stg_store_cost_bytes(offset + bytes);
     if (new_cost > old_cost)
         stg_budget_force(&cache->hot_budget, new_cost - old_cost);
-    return stg_store_write(cache->store, &object->copy, buffer, bytes, offset);
+    error = stg_store_write(cache->store, &object->copy, buffer, bytes, offset);
+    if (error && new_cost > old_cost)
+        stg_budget_release(&cache->hot_budget, new_cost - old_cost);
+    return error;
 }
 
 /* ---- changes ---- */
@@ -549,7 +556,6 @@ void stg_object_free(struct stg_cache *cache, struct stg_object *object) {
         return;
     stg_lock_take(&cache->lock);
     object->freed = true;
-    object->holds = 0;
     unqueued = stg_queue_remove(&cache->queue, &object->fetch);
     if (unqueued) {
         object->busy = false;

@@ -113,7 +113,10 @@ void stg_object_unref(struct stg_cache *cache, struct stg_object *object);
  */
 bool stg_object_retire(struct stg_cache *cache, struct stg_object *object);
 
-/* Gives the object up, with its copy; holds end with it. Waiters are told -ECANCELED. */
+/*
+ * Gives the object up, with its copy, which goes with the last hold; whoever has one has a
+ * reference of his own, too. Waiters are told -ECANCELED. NULL is fine.
+ */
 void stg_object_free(struct stg_cache *cache, struct stg_object *object);
 
 /*
@@ -128,6 +131,9 @@ void stg_object_free(struct stg_cache *cache, struct stg_object *object);
 int stg_object_want(struct stg_cache *cache, struct stg_object *object, enum stg_priority priority,
                     struct stg_waiter *waiter);
 
+/* What part of the file it stands for. */
+struct stg_range stg_object_range(const struct stg_object *object);
+
 /* The copy of an object that the caller holds. */
 const struct stg_copy *stg_object_copy(const struct stg_object *object);
 const struct stg_identity *stg_object_identity(const struct stg_object *object);
@@ -141,8 +147,8 @@ void stg_object_join(struct stg_cache *cache, struct stg_object *object, bool wr
 
 /*
  * Writes into a copy that the caller holds, and grows it where need be (beyond the budget, if that
- * is full: who has it open must see what was written). Waits for a refresh that is under way.
- * Returns 0 or the store's error.
+ * is full: who has it open must see what was written). Waits for a refresh that is under way; one
+ * writer at a time. Returns 0 or the store's error, and the copy is as long as it was.
  */
 int stg_object_write(struct stg_cache *cache, struct stg_object *object, const void *buffer,
                      uint64_t bytes, uint64_t offset);

@@ -151,6 +151,8 @@ int stg_store_write(struct stg_store *store, struct stg_copy *copy, const void *
     stg_auto_fd int fd = stg_store_open(store, copy, O_WRONLY);
     int error = fd < 0 ? fd : write_all(fd, content, bytes, offset);
 
+    if (error && fd >= 0)
+        (void)ftruncate(fd, (off_t)copy->bytes); /* makes room, and needs none */
     if (!error && offset + bytes > copy->bytes)
         copy->bytes = offset + bytes;
     return error;

@@ -9,6 +9,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -252,6 +253,93 @@ static uint64_t run_mmapread(const struct job *job) {
     return t.count;
 }
 
+/* ---- once over known names: what is not in any cache yet must not be listed first ---- */
+
+/* PATH/file0.h, PATH/file1.h, ...: opened, read, and handed over with a NUL behind. */
+static uint64_t each_name(const struct job *job, size_t (*use)(const char *text)) {
+    unsigned names = job->argument ? (unsigned)atoi(job->argument) : 1;
+    size_t room_bytes = 1 << 20;
+    char *text = malloc(room_bytes + 1);
+    volatile size_t sum = 0;
+    if (text == NULL)
+        die("memory");
+    for (unsigned i = 0; i < names; i++) {
+        char path[4096];
+        (void)snprintf(path, sizeof(path), "%s/file%u.h", job->path, i);
+        int fd = open_or_die(path, O_RDONLY);
+        size_t bytes = 0;
+        ssize_t n;
+        while ((n = read(fd, text + bytes, room_bytes - bytes)) > 0)
+            bytes += (size_t)n;
+        if (n < 0)
+            die(path);
+        (void)close(fd);
+        text[bytes] = '\0';
+        sum += use(text);
+    }
+    free(text);
+    return names;
+}
+
+static size_t first_byte(const char *text) { return (size_t)*text; }
+
+static const char *skip_quoted(const char *s) {
+    char quote = *s++;
+    while (*s != '\0' && *s != quote && *s != '\n')
+        s += s[0] == '\\' && s[1] != '\0' ? 2 : 1;
+    return *s == quote ? s + 1 : s;
+}
+
+static bool is_word(char c) { return isalnum((unsigned char)c) || c == '_'; }
+
+/* One token of C; words are hashed, as for a table of names. */
+static const char *skip_token(const char *s, size_t *hash) {
+    if (s[0] == '/' && s[1] == '*') {
+        const char *end = strstr(s + 2, "*/");
+        return end != NULL ? end + 2 : s + strlen(s);
+    }
+    if (s[0] == '/' && s[1] == '/')
+        return s + strcspn(s, "\n");
+    if (*s == '"' || *s == '\'')
+        return skip_quoted(s);
+    if (!is_word(*s))
+        return s + 1;
+    for (; is_word(*s); s++)
+        *hash = *hash * 31 + (unsigned char)*s;
+    return s;
+}
+
+static size_t tokenise(const char *s) {
+    size_t tokens = 0, hash = 0;
+    for (s += strspn(s, " \t\n"); *s != '\0'; s += strspn(s, " \t\n")) {
+        s = skip_token(s, &hash);
+        tokens++;
+    }
+    return tokens + (hash & 1);
+}
+
+static uint64_t run_names(const struct job *job) { return each_name(job, first_byte); }
+static uint64_t run_tokens(const struct job *job) { return each_name(job, tokenise); }
+
+/* As many single pages as the argument says, from all over the file; COUNT:SEED for others. */
+static uint64_t run_scatter(const struct job *job) {
+    unsigned long count = job->argument ? strtoul(job->argument, NULL, 10) : 1000;
+    const char *seed = job->argument ? strchr(job->argument, ':') : NULL;
+    int fd = open_or_die(job->path, O_RDONLY);
+    size_t pages = size_or_die(fd, job->path) / PAGE;
+    uint64_t x = 88172645463325252u + (seed != NULL ? strtoul(seed + 1, NULL, 10) : 0);
+    char page[PAGE];
+    for (unsigned long i = 0; i < count; i++) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        if (pread(fd, page, PAGE, (off_t)(x % pages * PAGE)) != PAGE)
+            die(job->path);
+    }
+    (void)close(fd);
+    return count;
+}
+
 /* ---- the tree ---- */
 
 static size_t room;
@@ -303,6 +391,9 @@ static const struct kind kinds[] = {
     {"seqread", run_seqread, false},
     {"seqwrite", run_seqwrite, false},
     {"mmapread", run_mmapread, false},
+    {"names", run_names, false},
+    {"tokens", run_tokens, false},
+    {"scatter", run_scatter, false},
     {"walk", run_walk, true},
 };
 
