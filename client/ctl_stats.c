@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Owns `stagectl stats`: one table of the mount's counters, for JSON and for people. */
+#include "client/ctl.h"
+
+#include "client/protocol.h"
+#include "util/cleanup.h"
+
+#include <inttypes.h>
+#include <stddef.h>
+#include <string.h>
+
+enum unit { UNIT_HEAD, UNIT_COUNT, UNIT_BYTES, UNIT_TIME };
+
+struct row {
+    enum unit unit;
+    const char *label; /* NULL: in JSON alone */
+    const char *name;  /* in JSON; stable */
+    size_t offset;
+    size_t of; /* the offset of what it is a part of, or 0 */
+};
+
+#define AT(field) offsetof(struct stagefs_stats_request, field)
+#define HEAD(label)                                                                                \
+    { UNIT_HEAD, label, NULL, 0, 0 }
+#define ROW(unit, field, label)                                                                    \
+    { unit, label, #field, AT(field), 0 }
+#define PART(unit, field, whole, label)                                                            \
+    { unit, label, #field, AT(field), AT(whole) }
+
+static const struct row rows[] = {
+    HEAD("Served"),
+    ROW(UNIT_COUNT, hot_hits, "by hot copies"),
+    ROW(UNIT_COUNT, cold_hits, "by cold copies"),
+    ROW(UNIT_COUNT, misses, "after a wait for a fetch"),
+    ROW(UNIT_COUNT, source_opens, "by the source"),
+    HEAD("Memory"),
+    PART(UNIT_BYTES, hot_bytes, hot_limit_bytes, "hot copies"),
+    ROW(UNIT_BYTES, hot_peak_bytes, "  at most, so far"),
+    ROW(UNIT_BYTES, hot_limit_bytes, "  limit"),
+    PART(UNIT_BYTES, cold_bytes, cold_limit_bytes, "cold copies"),
+    ROW(UNIT_BYTES, cold_peak_bytes, "  at most, so far"),
+    ROW(UNIT_BYTES, cold_limit_bytes, "  limit"),
+    ROW(UNIT_BYTES, cold_raw_bytes, "  inflated"),
+    ROW(UNIT_COUNT, pressure_events, "limit lowered by pressure"),
+    HEAD("Fetches"),
+    ROW(UNIT_COUNT, prefetch_fills, "whole files"),
+    ROW(UNIT_COUNT, range_fills, "ranges"),
+    ROW(UNIT_BYTES, filled_bytes, "data"),
+    ROW(UNIT_COUNT, advised, "readahead hints"),
+    ROW(UNIT_COUNT, queued, "waiting now"),
+    ROW(UNIT_COUNT, failed_fills, "failed"),
+    ROW(UNIT_COUNT, changed_fills, "changed meanwhile"),
+    ROW(UNIT_COUNT, refused_fills, "without room"),
+    ROW(UNIT_TIME, fetch_mean_ns, "time, mean"),
+    ROW(UNIT_TIME, fetch_p50_ns, "time, half of them"),
+    ROW(UNIT_TIME, fetch_p90_ns, "time, 90 % of them"),
+    ROW(UNIT_TIME, fetch_p99_ns, "time, 99 % of them"),
+    HEAD("Copies"),
+    ROW(UNIT_COUNT, packed, "compressed"),
+    ROW(UNIT_COUNT, unpacked, "inflated"),
+    ROW(UNIT_COUNT, incompressible, "incompressible"),
+    ROW(UNIT_COUNT, evicted, "evicted"),
+    PART(UNIT_COUNT, evicted_unused, evicted, "  never used"),
+    ROW(UNIT_BYTES, evicted_unused_bytes, "  never used, data"),
+    ROW(UNIT_COUNT, invalidated, "dropped as stale"),
+    ROW(UNIT_COUNT, corrupt, "dropped as damaged"),
+    HEAD("Tree"),
+    ROW(UNIT_COUNT, inodes, "files and folders known"),
+};
+
+#define ROWS (sizeof(rows) / sizeof(*rows))
+
+static uint64_t value_at(const struct stagefs_stats_request *stats, size_t offset) {
+    uint64_t value;
+
+    memcpy(&value, (const char *)stats + offset, sizeof(value));
+    return value;
+}
+
+/* The part of what staging was to serve that was there; below 0 where there was nothing yet. */
+static double hit_rate(const struct stagefs_stats_request *stats) {
+    uint64_t hits = stats->hot_hits + stats->cold_hits;
+
+    return hits + stats->misses ? (double)hits / (double)(hits + stats->misses) : -1;
+}
+
+static void write_json(const char *mount, const struct stagefs_stats_request *stats) {
+    struct stg_json json = {.stream = stdout};
+
+    stg_json_begin(&json, NULL, '{');
+    stg_json_text(&json, "mount", mount);
+    if (hit_rate(stats) < 0)
+        stg_json_text(&json, "hit_rate", NULL);
+    else
+        stg_json_fraction(&json, "hit_rate", hit_rate(stats));
+    for (size_t i = 0; i < ROWS; i++)
+        if (rows[i].name)
+            stg_json_number(&json, rows[i].name, value_at(stats, rows[i].offset));
+    stg_json_end(&json, '}');
+    putchar('\n');
+}
+
+static void write_row(const struct row *row, const struct stagefs_stats_request *stats) {
+    uint64_t value = value_at(stats, row->offset);
+    uint64_t whole = row->of ? value_at(stats, row->of) : 0;
+    char text[STG_CTL_NUMBER_BYTES];
+
+    if (row->unit == UNIT_HEAD) {
+        printf("%s\n", row->label);
+        return;
+    }
+    if (row->unit == UNIT_COUNT)
+        (void)snprintf(text, sizeof(text), "%" PRIu64, value);
+    else if (row->unit == UNIT_BYTES)
+        (void)stg_ctl_bytes(value, text);
+    else
+        (void)stg_ctl_time(value, text);
+    printf("  %-26s %14s", row->label, text);
+    if (whole)
+        printf("  %5.1f %%", 100.0 * (double)value / (double)whole);
+    putchar('\n');
+}
+
+static void write_text(const char *mount, const struct stagefs_stats_request *stats) {
+    printf("Mount ");
+    stg_ctl_print(mount);
+    putchar('\n');
+    if (hit_rate(stats) < 0)
+        printf("  %-26s %14s\n", "hit rate", "-");
+    else
+        printf("  %-26s %12.1f %%\n", "hit rate", 100 * hit_rate(stats));
+    for (size_t i = 0; i < ROWS; i++)
+        write_row(&rows[i], stats);
+}
+
+int stg_ctl_stats(const struct stg_ctl *ctl) {
+    struct stagefs_stats_request stats = {.version = STAGEFS_PROTOCOL_VERSION};
+    stg_auto_free char *name = NULL;
+    stg_auto_fd int fd = -1;
+    int error;
+
+    if (ctl->count > 1)
+        return stg_ctl_misused("stats: give one mount");
+    fd = stg_ctl_open_mount(ctl->count ? ctl->words[0] : NULL, &name);
+    if (fd < 0)
+        return STG_CTL_FAILED;
+    error = stg_ctl_ask(fd, STAGEFS_IOC_STATS, &stats);
+    if (error)
+        return stg_ctl_failed(name, -error);
+    if (ctl->json)
+        write_json(name, &stats);
+    else
+        write_text(name, &stats);
+    return STG_CTL_OK;
+}
