@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -133,6 +134,51 @@ int stg_creds_assume(fuse_req_t req, int need, struct stg_creds *ret_creds) {
     (void)syscall(SYS_setfsuid, context->uid);
     if (context->uid && !(need & STG_CREDS_STRICT))
         raise_capabilities();
+    ret_creds->switched = true;
+    return 0;
+}
+
+int stg_caller_of(fuse_req_t req, struct stg_caller *ret_caller) {
+    struct stg_caller caller = {.uid = fuse_req_ctx(req)->uid, .gid = fuse_req_ctx(req)->gid};
+
+    if (stg_fs.privileged && caller.uid) {
+        caller.group_count = read_groups(req, &caller.groups);
+        if (caller.group_count < 0)
+            return caller.group_count;
+    }
+    *ret_caller = caller;
+    return 0;
+}
+
+int stg_caller_copy(const struct stg_caller *caller, struct stg_caller *ret_copy) {
+    size_t bytes = (size_t)caller->group_count * sizeof(*caller->groups);
+    struct stg_caller copy = *caller;
+
+    copy.groups = malloc(bytes ? bytes : 1);
+    if (!copy.groups)
+        return -ENOMEM;
+    if (bytes)
+        memcpy(copy.groups, caller->groups, bytes);
+    *ret_copy = copy;
+    return 0;
+}
+
+void stg_caller_fini(struct stg_caller *caller) {
+    free(caller->groups);
+    caller->groups = NULL;
+}
+
+int stg_creds_become(const struct stg_caller *caller, struct stg_creds *ret_creds) {
+    *ret_creds = (struct stg_creds){0};
+    if (caller->uid == stg_fs.daemon_uid)
+        return 0;
+    if (!stg_fs.privileged)
+        return -EPERM;
+    if (syscall(SYS_setgroups, (size_t)caller->group_count, caller->groups))
+        return -errno;
+    ret_creds->groups = true;
+    (void)syscall(SYS_setfsgid, caller->gid); /* as in stg_creds_assume() */
+    (void)syscall(SYS_setfsuid, caller->uid);
     ret_creds->switched = true;
     return 0;
 }

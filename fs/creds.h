@@ -21,6 +21,19 @@ enum stg_creds_need {
     STG_CREDS_STRICT = 4, /* no capability is kept: the source shall check permissions itself */
 };
 
+/* Who asked, for work that goes on when the request has been answered. */
+struct stg_caller {
+    uid_t uid;
+    gid_t gid;
+    int group_count;
+    gid_t *groups; /* owned; NULL: none */
+};
+
+/* The caller of `req`, to be freed by stg_caller_fini(). Returns 0 or -errno. */
+int stg_caller_of(fuse_req_t req, struct stg_caller *ret_caller);
+int stg_caller_copy(const struct stg_caller *caller, struct stg_caller *ret_copy);
+void stg_caller_fini(struct stg_caller *caller);
+
 struct stg_creds {
     bool switched;
     bool groups;
@@ -28,6 +41,12 @@ struct stg_creds {
 
 /* Becomes the caller of `req`. Returns 0, or -errno with nothing changed. */
 int stg_creds_assume(fuse_req_t req, int need, struct stg_creds *ret_creds);
+
+/*
+ * Becomes the caller with no capability kept: access is checked as for himself. Returns 0, or
+ * -EPERM where the daemon cannot, being an ordinary user itself, and another than the caller.
+ */
+int stg_creds_become(const struct stg_caller *caller, struct stg_creds *ret_creds);
 
 /* Becomes the daemon again. */
 void stg_creds_restore(struct stg_creds *creds);

@@ -285,6 +285,14 @@ void stg_inode_ref(struct stg_inode *inode) {
     stg_lock_drop(&shard->lock);
 }
 
+void stg_inode_raise(struct stg_inode *inode) {
+    struct shard *shard = inode_shard(inode);
+
+    stg_lock_take(&shard->lock);
+    inode->nlookup++;
+    stg_lock_drop(&shard->lock);
+}
+
 static void drop_counts(struct stg_inode *inode, uint64_t lookups, uint32_t refs) {
     struct shard *shard = inode_shard(inode);
     bool last;

@@ -89,6 +89,9 @@ uint64_t stg_inode_count(void);
 int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, const char *name,
                   struct stg_inode **ret_inode);
 
+/* Raises the lookup count of an inode that is known to be there. */
+void stg_inode_raise(struct stg_inode *inode);
+
 /* Lowers the kernel's lookup count by `count`; frees the inode with the last. */
 void stg_inode_forget(struct stg_inode *inode, uint64_t count);
 

@@ -21,6 +21,7 @@
 #include "fs/inode.h"
 #include "fs/keep.h"
 #include "fs/linger.h"
+#include "fs/ranges.h"
 #include "fs/staging.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -173,6 +174,24 @@ int stg_io_open_copy(struct stg_inode *inode, int flags, const struct stg_copy *
     return error;
 }
 
+int stg_io_open_cached(struct stg_inode *inode, int flags) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    int error = 0;
+
+    stg_lock_take(lock);
+    leave_copy_locked(inode);
+    if (inode->io_mode == STG_IO_PASSTHROUGH && !inode->opens)
+        close_id_locked(inode);
+    if (inode->io_mode == STG_IO_IDLE)
+        move_locked(inode, STG_IO_CACHED);
+    else if (inode->io_mode != STG_IO_CACHED)
+        error = -EBUSY;
+    if (!error)
+        count_locked(inode, flags);
+    stg_lock_drop(lock);
+    return error;
+}
+
 void stg_io_withdraw_copy(struct stg_inode *inode, uint64_t number) {
     struct stg_lock *lock = stg_inode_io_lock(inode);
 
@@ -212,10 +231,12 @@ void stg_io_release(struct stg_inode *inode, int flags) {
     if (!--inode->opens) {
         if (of_copy)
             stg_staged_unshare_locked(inode);
-        if (inode->io_mode == STG_IO_CACHED)
+        if (inode->io_mode == STG_IO_CACHED) {
+            stg_ranges_idle_locked(inode);
             move_locked(inode, STG_IO_IDLE);
-        else if (!of_copy && !stg_linger_add_locked(inode))
+        } else if (!of_copy && !stg_linger_add_locked(inode)) {
             close_id_locked(inode);
+        }
     }
     kept = of_copy && !inode->opens && stg_keep_locked(inode);
     stg_lock_drop(lock);
@@ -230,7 +251,8 @@ bool stg_io_may_be_staged(struct stg_inode *inode) {
     stg_lock_take(lock);
     if (inode->mapped && !inode->opens && is_unwritten_locked(inode))
         inode->mapped = false;
-    may_be = !inode->mapped && !inode->writers && (!inode->opens || inode->io_mode == STG_IO_COPY);
+    may_be = !inode->mapped && !inode->writers &&
+             (!inode->opens || inode->io_mode == STG_IO_COPY || inode->io_mode == STG_IO_CACHED);
     stg_lock_drop(lock);
     return may_be;
 }

@@ -38,6 +38,12 @@ struct stg_io_answer {
 int stg_io_open(struct stg_inode *inode, int flags, struct stg_io_answer *ret_answer);
 
 /*
+ * Counts an open for reading that the daemon is to serve through the page cache. Returns 0, or
+ * -EBUSY where the inode's other opens are passed through: nothing counted.
+ */
+int stg_io_open_cached(struct stg_inode *inode, int flags);
+
+/*
  * Counts an open for reading that a staged copy is to serve; the caller holds the copy, and its
  * hold becomes the open's. Returns 0; or -EBUSY where the inode's other opens are served otherwise
  * by now, or another -errno: nothing counted, and the caller keeps the hold.

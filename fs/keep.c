@@ -88,6 +88,8 @@ static void sweep(bool all) {
     }
 }
 
+void stg_keep_sweep(void) { sweep(false); }
+
 static void *sweep_forever(void *unused) {
     (void)unused;
     stg_lock_take(&lock);

@@ -28,6 +28,9 @@ void stg_keep_stop(void);
  */
 bool stg_keep_locked(struct stg_inode *inode);
 
+/* Lets go of what is not mapped, at once. Without locks. */
+void stg_keep_sweep(void);
+
 /* Is the copy of a COPY inode without opens in use through a mapping? The io lock is held. */
 bool stg_keep_is_mapped_locked(struct stg_inode *inode);
 

@@ -7,6 +7,7 @@
 #include "fs/ops.h"
 
 #include "fs/live.h"
+#include "fs/ranges.h"
 #include "fs/reply.h"
 #include "util/cleanup.h"
 
@@ -36,11 +37,15 @@ static void call_fd_put(struct call_fd *call) {
 
 void stg_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
                  struct fuse_file_info *fi) {
-    auto_call_fd call = call_fd_get(nodeid, fi, O_RDONLY);
-    stg_auto_free char *buffer = malloc(size);
+    auto_call_fd call = {.fd = -1};
+    stg_auto_free char *buffer = NULL;
     size_t done = 0;
     ssize_t live;
 
+    if (stg_ranges_read(req, stg_inode_of(nodeid), size, offset))
+        return;
+    call = call_fd_get(nodeid, fi, O_RDONLY);
+    buffer = malloc(size);
     if (call.fd < 0 || !buffer) {
         stg_reply_result(req, call.fd < 0 ? call.fd : -ENOMEM);
         return;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Owns ioctl: inode flags and version, which mean the same here; anything else is not ours. */
+/* Owns ioctl: inode flags and version, which mean the same here, and the mount's own protocol. */
 #include "fs/ops.h"
 
+#include "fs/control.h"
 #include "fs/creds.h"
 #include "fs/reply.h"
 #include "util/cleanup.h"
@@ -37,6 +38,10 @@ void stg_op_ioctl(fuse_req_t req, fuse_ino_t nodeid, unsigned int command, void 
     (void)argument;
     (void)fi;
     (void)flags;
+    if (stg_control_is_ours(command)) {
+        stg_control_ioctl(req, stg_inode_of(nodeid), command, in_buffer, in_size, out_size);
+        return;
+    }
     switch (command) {
     case FS_IOC_GETFLAGS:
     case FS_IOC_SETFLAGS:

@@ -18,6 +18,7 @@
 #include "fs/iomode.h"
 #include "fs/live.h"
 #include "fs/place.h"
+#include "fs/ranges.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
 #include "util/cleanup.h"
@@ -140,11 +141,19 @@ struct open_wait {
     struct fuse_file_info fi;
 };
 
+/* What the source says to such an open, which the kernel's own would turn into EIO. */
+static int ask_source(struct stg_inode *inode, int flags) {
+    stg_auto_fd int fd = stg_inode_open(inode, flags);
+
+    return fd < 0 ? fd : 0;
+}
+
 /* `result` is what became of the copy, as of stg_object_want(): the wait is over. */
 static void finish_wait(struct open_wait *wait, int result) {
     struct stg_io_answer answer;
     struct stg_inode *inode = wait->inode;
     int error = result < 0 ? result : 0;
+    int source_error;
 
     if (!error) {
         error = stg_io_open_copy(inode, wait->fi.flags, stg_object_copy(wait->object), &answer);
@@ -153,7 +162,10 @@ static void finish_wait(struct open_wait *wait, int result) {
     }
     stg_staging_unref(wait->object);
     stg_staging_served(inode, error);
-    if (error) {
+    source_error = stg_staging_is_of_source(error) ? ask_source(inode, wait->fi.flags) : 0;
+    if (source_error) {
+        stg_reply_result(wait->req, source_error);
+    } else if (error) {
         open_from_source(wait->req, inode, &wait->fi);
     } else {
         wait->fi.backing_id = answer.backing_id;
@@ -168,6 +180,21 @@ static void wait_is_over(struct stg_waiter *waiter, int result) {
     finish_wait((struct open_wait *)(void *)waiter, result);
 }
 
+/* Opens a file that is staged by range. False where the source is to serve it. */
+static bool open_by_range(fuse_req_t req, struct stg_inode *inode,
+                          const struct fuse_file_info *fi) {
+    struct fuse_file_info answer = *fi;
+    bool keep;
+
+    if (!stg_ranges_open(inode, &keep) || stg_io_open_cached(inode, fi->flags))
+        return false;
+    answer.noflush = true;
+    answer.keep_cache = keep;
+    if (fuse_reply_open(req, &answer) == -ENOENT)
+        end(inode, &answer);
+    return true;
+}
+
 /* Opens from a staged copy, now or later. False where the source is to serve it. */
 static bool open_from_copy(fuse_req_t req, struct stg_inode *inode,
                            const struct fuse_file_info *fi) {
@@ -178,11 +205,17 @@ static bool open_from_copy(fuse_req_t req, struct stg_inode *inode,
         return false;
     *wait = (struct open_wait){.waiter.done = wait_is_over, .inode = inode, .req = req, .fi = *fi};
     result = stg_staging_want(inode, &wait->waiter, &wait->object);
-    if (result < 0)
-        free(wait);
-    else if (result == STG_WANT_READY)
+    if (result == STG_WANT_READY)
         finish_wait(wait, result);
-    return result >= 0;
+    if (result >= 0 && result != STG_STAGED_BY_RANGE)
+        return true;
+    free(wait);
+    if (result == STG_STAGED_BY_RANGE)
+        return open_by_range(req, inode, fi);
+    result = result == -EAGAIN ? ask_source(inode, fi->flags) : 0;
+    if (result)
+        stg_reply_result(req, result);
+    return result != 0;
 }
 
 void stg_op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {

@@ -2,6 +2,7 @@
 /* Owns extended attributes, POSIX ACLs among them (the kernel keeps those as attributes). */
 #include "fs/ops.h"
 
+#include "fs/control.h"
 #include "fs/creds.h"
 #include "fs/reply.h"
 #include "util/cleanup.h"
@@ -29,8 +30,14 @@ void stg_op_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
     stg_auto_free char *value = size ? malloc(size) : NULL;
     char path[STG_PROC_FD_BYTES];
-    ssize_t length = stg_inode_fd(inode, &lent);
+    char made_up[STG_CONTROL_VALUE_BYTES];
+    ssize_t length;
 
+    if (stg_control_is_attribute(name)) {
+        reply_value(req, size, made_up, stg_control_get(inode, name, made_up));
+        return;
+    }
+    length = stg_inode_fd(inode, &lent);
     if (!length && size && !value)
         length = -ENOMEM;
     if (!length && inode->volume->mask_suid && !strcmp(name, "security.capability"))
@@ -51,7 +58,8 @@ static ssize_t hide_names(const struct stg_inode *inode, uid_t uid, char *names,
     while (in < names + length) {
         size_t bytes = strlen(in) + 1;
         bool hidden = (uid && !strncmp(in, TRUSTED, strlen(TRUSTED))) ||
-                      (inode->volume->mask_suid && !strcmp(in, "security.capability"));
+                      (inode->volume->mask_suid && !strcmp(in, "security.capability")) ||
+                      stg_control_is_attribute(in);
 
         if (!hidden) {
             memmove(out, in, bytes);
@@ -84,8 +92,13 @@ void stg_op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const 
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
     char path[STG_PROC_FD_BYTES];
     struct stg_creds creds = {0};
-    int error = stg_inode_fd(stg_inode_of(nodeid), &lent);
+    int error;
 
+    if (stg_control_is_attribute(name)) {
+        stg_reply_result(req, stg_control_set(req, stg_inode_of(nodeid), name, value, size));
+        return;
+    }
+    error = stg_inode_fd(stg_inode_of(nodeid), &lent);
     /* An ACL set by somebody outside the file's group takes set-group-ID away. */
     if (!error && !strncmp(name, "system.posix_acl_", 17) && fuse_req_ctx(req)->uid)
         error = stg_creds_assume(req, STG_CREDS_GROUPS, &creds);
@@ -105,8 +118,13 @@ void stg_op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name) {
     struct stg_inode *inode = stg_inode_of(nodeid);
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
     char path[STG_PROC_FD_BYTES];
-    int error = stg_inode_fd(inode, &lent);
+    int error;
 
+    if (stg_control_is_attribute(name)) {
+        stg_reply_result(req, stg_control_remove(inode, name));
+        return;
+    }
+    error = stg_inode_fd(inode, &lent);
     if (!error) {
         stg_proc_fd(path, lent.fd);
         error = removexattr(path, name) ? -errno : 0;

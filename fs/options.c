@@ -2,6 +2,7 @@
 /* Owns the table of options. What a combination needs from the machine is checked in preflight. */
 #include "fs/options.h"
 
+#include "cache/codec.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 #include "util/parse.h"
@@ -51,7 +52,8 @@ static const struct option_row rows[] = {
     {"serve", KIND_WORD, FIELD(serve), 0, serve_words, "auto|passthrough", "auto", NULL,
      "how files are served: through kernel passthrough, or as the machine allows"},
     {"uring", KIND_WORD, FIELD(uring), 0, uring_words, "auto|on|off", "auto", NULL,
-     "talk to the kernel over io_uring: where it is enabled, always, or never"},
+     "talk to the kernel over io_uring: where it is enabled and the source is local, always, or "
+     "never"},
     {"entry_timeout", KIND_SECONDS, FIELD(entry_timeout_s), 0, NULL, "SECONDS", "1", NULL,
      "how long the kernel may keep a name"},
     {"attr_timeout", KIND_SECONDS, FIELD(attr_timeout_s), 0, NULL, "SECONDS", "1", NULL,
@@ -64,20 +66,20 @@ static const struct option_row rows[] = {
      "source"},
     {"threshold", KIND_BYTES, FIELD(threshold_bytes), 0, NULL, "BYTES", "1M", NULL,
      "the largest file that stage=adaptive stages whole"},
-    {"mem", KIND_BYTES, FIELD(mem_bytes), 0, NULL, "BYTES", "a quarter of the memory", NULL,
+    {"mem", KIND_BYTES, FIELD(mem_bytes), 0, NULL, "BYTES", "a quarter of what there is", NULL,
      "the most that staged copies may take"},
-    {"cold", KIND_BYTES, FIELD(cold_bytes), 0, NULL, "BYTES", "an eighth of the memory", NULL,
+    {"cold", KIND_BYTES, FIELD(cold_bytes), 0, NULL, "BYTES", "an eighth of it", NULL,
      "the most that compressed copies may take besides"},
     {"settle", KIND_SECONDS, FIELD(settle_s), 0, NULL, "SECONDS", "0.02", NULL,
      "how long ago a file's last change must be for it to be staged: more than one tick of the "
      "source's clock"},
     {"compress", KIND_WORD, FIELD(compress), 0, compress_words, "lz4|none", "lz4", NULL,
      "what becomes of copies that are not used when room is needed: compressed, or dropped"},
-    {"compress_level", KIND_COUNT, FIELD(compress_level), 1, NULL, "N", "1", NULL,
+    {"compress_level", KIND_COUNT, FIELD(compress_level), 1, NULL, "N", "3", NULL,
      "how hard to compress, from 1, the fastest, to 12"},
     {"workers", KIND_COUNT, FIELD(workers), 1, NULL, "N", "64", NULL,
      "how many threads may fetch files at once"},
-    {"threads", KIND_COUNT, FIELD(threads), 1, NULL, "N", "10", NULL,
+    {"threads", KIND_COUNT, FIELD(threads), 1, NULL, "N", "10, or 64 for a remote source", NULL,
      "how many threads may answer requests"},
     {"allow_other", KIND_FLAG, FIELD(allow_other), 1, NULL, NULL, NULL, NULL,
      "let other users than the mount's owner in; permissions are checked as ever"},
@@ -301,13 +303,12 @@ int stg_options_parse(int argc, char **argv, struct stg_options *ret_options) {
         .entry_timeout_s = 1,
         .attr_timeout_s = 1,
         .negative_timeout_s = 1,
-        .threads = 10,
         .stage = STG_MODE_ADAPTIVE,
         .settle_s = 0.02,
         .threshold_bytes = 1 << 20,
         .mem_bytes = STG_BYTES_DEFAULT,
         .cold_bytes = STG_BYTES_DEFAULT,
-        .compress_level = 1,
+        .compress_level = STG_CODEC_LEVEL_DEFAULT,
         .workers = 64,
     };
     for (int i = 1; i < argc; i++) {

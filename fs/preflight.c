@@ -3,7 +3,9 @@
 #include "fs/preflight.h"
 
 #include "cache/codec.h"
+#include "cache/memory.h"
 #include "config.h"
+#include "fs/volume.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 
@@ -17,6 +19,9 @@
 
 #define DESCRIPTORS_MIN 64
 #define INITIAL_USER_NAMESPACE 0xEFFFFFFDU /* PROC_USER_INIT_INO */
+/* Threads that answer requests: one that asks a remote source waits for it. */
+#define THREADS_LOCAL 10
+#define THREADS_REMOTE 64
 #define URING_SWITCH "/sys/module/fuse/parameters/enable_uring"
 
 static bool has_capabilities(void) {
@@ -157,6 +162,14 @@ static int decide_uring(void) {
                                  : "this libfuse was built without io_uring");
         return -ENOTSUP;
     }
+    /*
+     * A request that waits for a slow source keeps its place in a queue that is short, of which
+     * there is one for each CPU.
+     */
+    if (options->uring == STG_URING_AUTO && stg_volume_is_remote(stg_fs.source_fd)) {
+        options->uring = STG_URING_OFF;
+        stg_debug("the source may be slow: requests go over /dev/fuse");
+    }
     if (options->uring == STG_URING_AUTO) {
         options->uring = possible ? STG_URING_ON : STG_URING_OFF;
         if (!possible)
@@ -213,17 +226,20 @@ static int check_descriptors(void) {
 /* What the options leave open of staging: the memory that it may take. */
 static int check_staging(void) {
     struct stg_options *options = &stg_fs.options;
-    uint64_t memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    struct stg_memory memory = {.limit_bytes = UINT64_MAX, .available_bytes = UINT64_MAX};
 
     if (options->compress_level > STG_CODEC_LEVEL_MAX) {
         stg_error("option compress_level: %u is not a number from 1 to %d", options->compress_level,
                   STG_CODEC_LEVEL_MAX);
         return -EINVAL;
     }
+    (void)stg_memory_read("", &memory); /* where that fails, little is known, and little taken */
+    if (!options->threads)
+        options->threads = stg_volume_is_remote(stg_fs.source_fd) ? THREADS_REMOTE : THREADS_LOCAL;
     if (options->mem_bytes == STG_BYTES_DEFAULT)
-        options->mem_bytes = memory_bytes / 4;
+        options->mem_bytes = stg_memory_default_hot_bytes(&memory);
     if (options->cold_bytes == STG_BYTES_DEFAULT)
-        options->cold_bytes = memory_bytes / 8;
+        options->cold_bytes = stg_memory_default_cold_bytes(&memory);
     return 0;
 }
 

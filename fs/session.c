@@ -7,6 +7,7 @@
 #include "fs/creds.h"
 #include "fs/daemon.h"
 #include "fs/fdcache.h"
+#include "fs/job.h"
 #include "fs/linger.h"
 #include "fs/live.h"
 #include "fs/ops.h"
@@ -193,8 +194,10 @@ static int mount_and_loop(void) {
         error = loop();
     if (error)
         stg_error("the mount on %s ends: %s", stg_fs.options.mountpoint, strerror(-error));
+    stg_job_stop();
     stg_live_stop();
     stg_staging_stop();
+    stg_job_fini();
     stg_linger_stop(); /* before the connection that the ids belong to */
     fuse_session_unmount(stg_fs.session);
     fuse_remove_signal_handlers(stg_fs.session);

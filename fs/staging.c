@@ -7,10 +7,13 @@
  */
 #include "fs/staging.h"
 
+#include "cache/parallel_read.h"
 #include "cache/policy.h"
+#include "cache/pressure.h"
 #include "fs/iomode.h"
 #include "fs/keep.h"
 #include "fs/live.h"
+#include "fs/ranges.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -27,7 +30,22 @@
 /* After a fetch that failed, so long the source serves without another try. */
 #define RETRY_NS INT64_C(1000000000)
 
+/* Of the limits so much is left, however short memory is. */
+#define PRESSURE_FLOOR 16
+
 static struct stg_cache *cache;
+static struct stg_reader *reader;
+static struct stg_pressure *pressure;
+static _Atomic uint64_t source_opens;
+static _Atomic uint64_t advised;
+
+/* Of stg_staging_settings those that are not the engine's own. */
+static _Atomic int mount_mode;
+static _Atomic uint64_t threshold_bytes;
+/* What the limits are when memory is not short. */
+static _Atomic uint64_t hot_bytes;
+static _Atomic uint64_t cold_bytes;
+static _Atomic uint64_t pressure_events;
 
 static int64_t monotonic_ns(void) {
     struct timespec now;
@@ -49,10 +67,17 @@ static struct stg_identity identity_of(const struct statx *stx) {
 }
 
 static int source_open(void *context, void *key, bool again) {
-    int fd = again ? stg_inode_open(key, O_RDONLY | O_NONBLOCK | O_NOATIME) : -EPERM;
+    int fd = stg_ranges_source_fd(key);
 
     (void)context;
-    return fd == -EPERM ? stg_inode_open(key, O_RDONLY | O_NONBLOCK) : fd;
+    if (fd >= 0)
+        return fd;
+    fd = again ? stg_inode_open(key, O_RDONLY | O_NONBLOCK | O_NOATIME) : -EPERM;
+    if (fd == -EPERM)
+        fd = stg_inode_open(key, O_RDONLY | O_NONBLOCK);
+    if (fd >= 0)
+        stg_ranges_lend(key, fd);
+    return fd;
 }
 
 static int source_identify(void *context, int handle, bool fresh,
@@ -68,10 +93,8 @@ static int source_identify(void *context, int handle, bool fresh,
 }
 
 static ssize_t source_read(void *context, int handle, void *buffer, size_t bytes, uint64_t offset) {
-    ssize_t got = pread(handle, buffer, bytes, (off_t)offset);
-
     (void)context;
-    return got < 0 ? -errno : got;
+    return stg_reader_read(reader, handle, buffer, bytes, offset);
 }
 
 static void source_close(void *context, int handle) {
@@ -89,15 +112,24 @@ static void source_withdraw(void *context, void *key, uint64_t number) {
     stg_io_withdraw_copy(key, number);
 }
 
-static void source_absent(void *context, void *key) {
+static void source_press(void *context) {
+    (void)context;
+    stg_keep_sweep();
+}
+
+static void source_absent(void *context, void *key, struct stg_object *object) {
     struct stg_inode *inode = key;
     struct stg_lock *lock = stg_inode_io_lock(inode);
 
     (void)context;
     stg_lock_take(lock);
     /* The caller has a reference to the object, so neither it nor the inode goes with this. */
-    if (inode->staged && inode->staged->object && stg_object_retire(cache, inode->staged->object))
-        inode->staged->object = NULL;
+    if (inode->staged && inode->staged->object == object) {
+        if (stg_object_retire(cache, object))
+            inode->staged->object = NULL;
+    } else if (inode->staged) {
+        stg_ranges_absent_locked(inode, object);
+    }
     stg_lock_drop(lock);
 }
 
@@ -120,6 +152,7 @@ static const struct stg_source source = {
                                           .fetched = source_fetched,
                                           .release = source_release,
                                           .withdraw = source_withdraw,
+                                          .press = source_press,
                                           .absent = source_absent},
 };
 
@@ -127,6 +160,39 @@ static const struct stg_source source = {
 
 struct stg_cache *stg_staging_cache(void) {
     return cache;
+}
+
+static void limit(uint64_t hot, uint64_t cold) { stg_cache_limit(cache, hot, cold); }
+
+static void shrink(void *context, unsigned level) {
+    struct stg_cache_usage usage = stg_cache_usage(cache);
+    uint64_t hot = atomic_load(&hot_bytes);
+    uint64_t cold = atomic_load(&cold_bytes);
+
+    (void)context;
+    atomic_fetch_add(&pressure_events, 1);
+    limit(stg_pressure_shrunk(usage.hot_limit_bytes, usage.hot_bytes, hot / PRESSURE_FLOOR, level),
+          stg_pressure_shrunk(usage.cold_limit_bytes, usage.cold_bytes, cold / PRESSURE_FLOOR,
+                              level));
+}
+
+static bool relaxed(void *context) {
+    struct stg_cache_usage usage = stg_cache_usage(cache);
+    uint64_t hot = stg_pressure_regrown(usage.hot_limit_bytes, atomic_load(&hot_bytes));
+    uint64_t cold = stg_pressure_regrown(usage.cold_limit_bytes, atomic_load(&cold_bytes));
+
+    (void)context;
+    limit(hot, cold);
+    return hot < atomic_load(&hot_bytes) || cold < atomic_load(&cold_bytes);
+}
+
+static int watch_pressure(void) {
+    struct stg_pressure_config config = {.shrink = shrink, .relaxed = relaxed, .root = ""};
+    int error = stg_pressure_new(&config, &pressure);
+
+    if (!error)
+        stg_debug("memory pressure is watched by %s", stg_pressure_source(pressure));
+    return error;
 }
 
 int stg_staging_start(void) {
@@ -145,14 +211,25 @@ int stg_staging_start(void) {
 
     if (options->stage == STG_MODE_NONE)
         return 0;
-    error = stg_cache_new(&config, &source, &cache);
-    return error ? error : stg_keep_start();
+    atomic_store(&mount_mode, options->stage);
+    atomic_store(&threshold_bytes, options->threshold_bytes);
+    atomic_store(&hot_bytes, config.hot_bytes);
+    atomic_store(&cold_bytes, config.cold_bytes);
+    error = stg_reader_new(STG_READER_AUTO, &reader);
+    if (!error)
+        error = stg_cache_new(&config, &source, &cache);
+    if (!error)
+        error = stg_keep_start();
+    if (!error)
+        error = watch_pressure();
+    return error;
 }
 
 static void drop_copy(struct stg_inode *inode, void *unused) {
     struct stg_object *object = inode->staged ? inode->staged->object : NULL;
 
     (void)unused;
+    stg_ranges_drop(inode);
     if (!object)
         return;
     inode->staged->object = NULL;
@@ -162,11 +239,13 @@ static void drop_copy(struct stg_inode *inode, void *unused) {
 void stg_staging_stop(void) {
     if (!cache)
         return;
+    stg_pressure_free(pressure);
     stg_cache_stop(cache);
     stg_keep_stop();
     stg_inode_each(drop_copy, NULL);
     stg_cache_free(cache);
     cache = NULL;
+    stg_reader_free(reader);
 }
 
 /* ---- looking ---- */
@@ -203,14 +282,17 @@ void stg_staging_saw(struct stg_inode *inode, const struct statx *stx) {
     if (!cache || !stg_inode_is_regular(inode))
         return;
     atomic_store_explicit(&inode->size_bytes, stx->stx_size, memory_order_relaxed);
-    object = object_of(inode);
-    if (!object)
+    if (!inode->staged)
         return;
     now = identity_of(stx);
     lock = stg_inode_io_lock(inode);
     stg_lock_take(lock);
     inode->staged->looked_ns = monotonic_ns();
     stg_lock_drop(lock);
+    stg_ranges_compare(inode, &now);
+    object = object_of(inode);
+    if (!object)
+        return;
     compare(object, &now);
     stg_object_unref(cache, object);
 }
@@ -246,12 +328,12 @@ static int look(struct stg_inode *inode) {
 
 static struct stg_decision decide(struct stg_inode *inode, int mode, bool is_explicit) {
     struct stg_facts facts = {
-        .mode = mode < 0 ? stg_fs.options.stage : (enum stg_mode)mode,
-        .is_explicit = is_explicit || stg_fs.options.stage != STG_MODE_ADAPTIVE,
+        .mode = (enum stg_mode)(mode < 0 ? atomic_load(&mount_mode) : mode),
+        .is_explicit = is_explicit || atomic_load(&mount_mode) != STG_MODE_ADAPTIVE,
         .local = !inode->volume->remote,
         .resident_percent = -1,
         .size_bytes = (int64_t)atomic_load_explicit(&inode->size_bytes, memory_order_relaxed),
-        .threshold_bytes = (int64_t)stg_fs.options.threshold_bytes,
+        .threshold_bytes = (int64_t)atomic_load(&threshold_bytes),
         .room_bytes = (int64_t)stg_cache_usage(cache).hot_limit_bytes,
         .fetch_ns_per_file = atomic_load_explicit(&inode->volume->fetch_ns, memory_order_relaxed),
         .local_ns_per_file = LOCAL_NS_PER_FILE,
@@ -262,7 +344,8 @@ static struct stg_decision decide(struct stg_inode *inode, int mode, bool is_exp
 
 /* A local file with nothing asked for it: there the kernel does what is to be done. */
 static bool is_left_to_kernel(const struct stg_inode *inode) {
-    return !inode->volume->remote && stg_fs.options.stage == STG_MODE_ADAPTIVE && !inode->staged &&
+    return !inode->volume->remote && atomic_load(&mount_mode) == STG_MODE_ADAPTIVE &&
+           !inode->staged &&
            atomic_load_explicit(&inode->size_bytes, memory_order_relaxed) <= KERNEL_READAHEAD_BYTES;
 }
 
@@ -308,59 +391,221 @@ static bool has_copy(struct stg_inode *inode, int64_t *ret_looked_ns) {
     return has;
 }
 
-/* An object to make a copy with, or NULL where that is not wanted. */
-static struct stg_object *begin_copy(struct stg_inode *inode) {
+/* Has the source read ahead into its own page cache, once for each file that is known. */
+static void advise(struct stg_inode *inode) {
+    stg_auto_fd int fd = stg_inode_open(inode, O_RDONLY | O_NONBLOCK | O_NOATIME);
+
+    if (fd < 0)
+        return;
+    (void)posix_fadvise(fd, 0, (off_t)atomic_load(&threshold_bytes), POSIX_FADV_WILLNEED);
+    atomic_fetch_add(&advised, 1);
+}
+
+/*
+ * Decides, and gives an object to make a copy with; NULL where that is not wanted. `mode` is what
+ * the caller asks for, where it is not STG_STAGED_NO_MODE; `*ret_too_early` says that the last
+ * fetch failed a moment ago.
+ */
+static struct stg_object *begin_copy(struct stg_inode *inode, int mode, bool is_explicit,
+                                     bool *ret_too_early, enum stg_action *ret_action) {
     struct stg_lock *lock = stg_inode_io_lock(inode);
     struct stg_object *object = NULL;
     struct stg_decision decision;
     struct stg_staged *staged;
-    bool too_early;
-    int mode;
+    bool first;
 
     stg_lock_take(lock);
     staged = staged_locked(inode);
-    mode = staged ? staged->mode : 0;
-    too_early = !staged || staged->retry_ns > monotonic_ns();
+    if (staged && is_explicit) {
+        staged->mode = (int8_t)mode;
+        staged->leaving = false;
+    }
+    *ret_too_early = !staged || (!is_explicit && staged->retry_ns > monotonic_ns());
+    mode = staged ? staged->mode : mode;
     stg_lock_drop(lock);
-    if (too_early)
+    if (*ret_too_early)
         return NULL;
-    decision = decide(inode, mode, mode >= 0);
+    decision = decide(inode, mode, is_explicit || mode >= 0);
     stg_lock_take(lock);
+    first = !staged->why;
     staged->why = decision.why;
+    /* Without passthrough nobody could open the copy of a file that is staged whole. */
+    if (decision.action == STG_ACTION_COPY && !stg_fs.passthrough)
+        decision.action = STG_ACTION_RANGES;
     if (decision.action == STG_ACTION_COPY) {
         if (!staged->object)
             staged->looked_ns = monotonic_ns(); /* the fetch, which comes after, looks */
         object = make_object_locked(inode);
     }
     stg_lock_drop(lock);
+    if (decision.action == STG_ACTION_ADVISE && (first || is_explicit))
+        advise(inode);
+    *ret_action = decision.action;
     return object;
 }
 
-int stg_staging_want(struct stg_inode *inode, struct stg_waiter *waiter,
-                     struct stg_object **ret_object) {
-    struct stg_object *object;
-    int64_t looked_ns;
-    int result;
+static int want(struct stg_object *object, enum stg_priority priority, struct stg_waiter *waiter) {
+    int result = stg_object_want(cache, object, priority, waiter);
 
-    if (!cache || !stg_fs.passthrough || is_left_to_kernel(inode) || !stg_io_may_be_staged(inode))
-        return -EOPNOTSUPP;
-    if (has_copy(inode, &looked_ns) &&
-        monotonic_ns() - looked_ns > (int64_t)(stg_fs.options.attr_timeout_s * 1e9) &&
-        (result = look(inode)))
-        return result;
-    object = object_of(inode);
-    if (!object)
-        object = begin_copy(inode);
-    if (!object)
-        return -EOPNOTSUPP;
-    *ret_object = object; /* the waiter may be told before this returns */
-    result = stg_object_want(cache, object, STG_PRIORITY_WAITING, waiter);
     if (result == -EBUSY && !stg_object_refresh(cache, object, false))
-        result = stg_object_want(cache, object, STG_PRIORITY_WAITING, waiter);
+        result = stg_object_want(cache, object, priority, waiter);
     if (result < 0)
         stg_object_unref(cache, object);
     return result;
 }
+
+/* Is it known well enough what the source is now? */
+static bool is_seen(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    bool seen;
+
+    stg_lock_take(lock);
+    seen =
+        inode->staged && inode->staged->seen.ino &&
+        monotonic_ns() - inode->staged->looked_ns <= (int64_t)(stg_fs.options.attr_timeout_s * 1e9);
+    stg_lock_drop(lock);
+    return seen;
+}
+
+/* Looks at the source where a copy was last compared too long ago. 0 or -errno. */
+static int look_if_due(struct stg_inode *inode) {
+    int64_t looked_ns;
+
+    if (!has_copy(inode, &looked_ns) ||
+        monotonic_ns() - looked_ns <= (int64_t)(stg_fs.options.attr_timeout_s * 1e9))
+        return 0;
+    return look(inode);
+}
+
+int stg_staging_want(struct stg_inode *inode, struct stg_waiter *waiter,
+                     struct stg_object **ret_object) {
+    struct stg_object *object = NULL;
+    enum stg_action action = STG_ACTION_NONE;
+    bool too_early = false;
+    int error = -EOPNOTSUPP;
+
+    if (!is_left_to_kernel(inode) && stg_io_may_be_staged(inode))
+        error = look_if_due(inode);
+    if (!error)
+        object = object_of(inode);
+    if (!error && !object)
+        object = begin_copy(inode, STG_STAGED_NO_MODE, false, &too_early, &action);
+    if (action == STG_ACTION_RANGES && !is_seen(inode))
+        error = look(inode);
+    if (action == STG_ACTION_RANGES && !error)
+        return STG_STAGED_BY_RANGE;
+    if (!object) {
+        atomic_fetch_add_explicit(&source_opens, 1, memory_order_relaxed);
+        return error ? error : too_early ? -EAGAIN : -EOPNOTSUPP;
+    }
+    *ret_object = object; /* the waiter may be told before this returns */
+    return want(object, STG_PRIORITY_WAITING, waiter);
+}
+
+int stg_staging_stage(struct stg_inode *inode, int mode, struct stg_waiter *waiter,
+                      struct stg_object **ret_object) {
+    struct stg_object *object;
+    enum stg_action action;
+    bool too_early;
+
+    if (!cache)
+        return -EOPNOTSUPP;
+    if (!stg_io_may_be_staged(inode))
+        return -EBUSY;
+    (void)look_if_due(inode); /* what is wrong with the source, the fetch says */
+    object = begin_copy(inode, mode, true, &too_early, &action);
+    if (!object)
+        return -EOPNOTSUPP;
+    *ret_object = object;
+    return want(object, STG_PRIORITY_EXPLICIT, waiter);
+}
+
+void stg_staging_unstage(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+
+    stg_lock_take(lock);
+    if (inode->staged) {
+        inode->staged->mode = STG_STAGED_NO_MODE;
+        inode->staged->set = 0;
+        inode->staged->retry_ns = 0;
+        inode->staged->why = "it was unstaged";
+        inode->staged->leaving = true;
+    }
+    stg_lock_drop(lock);
+    stg_keep_sweep(); /* what is held for a mapping that is not there is not in use */
+    stg_staging_withdraw(inode);
+}
+
+bool stg_staging_join_set(struct stg_inode *inode, uint32_t set) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    struct stg_staged *staged;
+    bool joined;
+
+    stg_lock_take(lock);
+    staged = staged_locked(inode);
+    joined = staged && staged->set != set;
+    if (joined)
+        staged->set = set;
+    stg_lock_drop(lock);
+    return joined;
+}
+
+struct stg_staging_view stg_staging_view(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    struct stg_object *object = cache && stg_inode_is_regular(inode) ? object_of(inode) : NULL;
+    struct stg_object_view copy = {0};
+    struct stg_staging_view view = {.why = "it has not been opened"};
+    int mode = STG_STAGED_NO_MODE;
+
+    if (object) {
+        copy = stg_object_view(cache, object);
+        stg_object_unref(cache, object);
+    }
+    stg_lock_take(lock);
+    view.opens = inode->opens;
+    view.served = inode->io_mode == STG_IO_COPY;
+    if (inode->staged) {
+        view.hits = inode->staged->hits;
+        view.set = inode->staged->set;
+        view.why = inode->staged->why ? inode->staged->why : view.why;
+        mode = inode->staged->mode;
+    }
+    stg_lock_drop(lock);
+    view.state = copy.state;
+    view.staged_bytes = copy.staged_bytes;
+    if (cache)
+        stg_ranges_view(inode, &view);
+    view.size_bytes = atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
+    if (!cache)
+        view.why = "the mount stages nothing";
+    else if (is_left_to_kernel(inode))
+        view.why = "small, on a local source: the kernel reads it in one go";
+    view.mode = cache ? decide(inode, mode, mode >= 0).mode : STG_MODE_NONE;
+    return view;
+}
+
+struct stg_staging_settings stg_staging_settings(void) {
+    struct stg_cache_usage usage = cache ? stg_cache_usage(cache) : (struct stg_cache_usage){0};
+
+    return (struct stg_staging_settings){.mode = (enum stg_mode)atomic_load(&mount_mode),
+                                         .threshold_bytes = atomic_load(&threshold_bytes),
+                                         .hot_bytes = usage.hot_limit_bytes,
+                                         .cold_bytes = usage.cold_limit_bytes};
+}
+
+void stg_staging_set(const struct stg_staging_settings *settings) {
+    atomic_store(&mount_mode, settings->mode);
+    atomic_store(&threshold_bytes, settings->threshold_bytes);
+    atomic_store(&hot_bytes, settings->hot_bytes);
+    atomic_store(&cold_bytes, settings->cold_bytes);
+    limit(settings->hot_bytes, settings->cold_bytes);
+}
+
+uint64_t stg_staging_source_opens(void) { return atomic_load(&source_opens); }
+
+uint64_t stg_staging_pressure_events(void) { return atomic_load(&pressure_events); }
+
+uint64_t stg_staging_advised(void) { return atomic_load(&advised); }
 
 void stg_staging_served(struct stg_inode *inode, int error) {
     struct stg_lock *lock = stg_inode_io_lock(inode);
@@ -373,6 +618,22 @@ void stg_staging_served(struct stg_inode *inode, int error) {
     stg_lock_drop(lock);
 }
 
+bool stg_staging_is_of_source(int error) {
+    switch (error) {
+    case 0:
+    case -ESTALE:
+    case -EBUSY:
+    case -ENOSPC:
+    case -EFBIG:
+    case -ENODATA:
+    case -ENOMEM:
+    case -ECANCELED:
+        return false;
+    default:
+        return true;
+    }
+}
+
 /* ---- changes ---- */
 
 void stg_staging_changed(struct stg_inode *inode) {
@@ -380,6 +641,7 @@ void stg_staging_changed(struct stg_inode *inode) {
 
     if (!cache || !stg_inode_is_regular(inode))
         return;
+    stg_ranges_drop(inode);
     object = object_of(inode);
     if (!object)
         return;
@@ -391,8 +653,12 @@ void stg_staging_changed(struct stg_inode *inode) {
 }
 
 void stg_staging_withdraw(struct stg_inode *inode) {
-    struct stg_object *object = cache ? object_of(inode) : NULL;
+    struct stg_object *object;
 
+    if (!cache || !stg_inode_is_regular(inode))
+        return;
+    stg_ranges_drop(inode);
+    object = object_of(inode);
     if (!object)
         return;
     stg_object_invalidate(cache, object);
@@ -400,6 +666,8 @@ void stg_staging_withdraw(struct stg_inode *inode) {
 }
 
 void stg_staging_free(struct stg_inode *inode) {
+    if (inode->staged)
+        stg_ranges_free(inode->staged);
     free(inode->staged);
     inode->staged = NULL;
 }

@@ -20,14 +20,19 @@
 /* What is known of the staging of an inode. Protected by the io lock. */
 struct stg_staged {
     struct stg_object *object;   /* NULL: there is no copy; while it is held it does not change */
+    struct stg_ranges *ranges;   /* see ranges.h; NULL: not staged by range */
+    struct stg_identity seen;    /* of the source, when it was last looked at */
+    struct stg_identity cached;  /* of what the kernel's page cache may have of it */
     uint64_t copy_number;        /* of the copy whose id is registered, where io_mode is COPY */
     int64_t looked_ns;           /* monotonic: when the source was last looked at */
     int64_t retry_ns;            /* monotonic: no fetch before that, the last one failed */
     uint64_t hits;               /* opens that a copy served */
     struct stg_inode *next_kept; /* protected by keep.c's lock */
+    uint32_t set;                /* as of job.h; 0: none */
     const char *why;             /* constant: the reason for the last decision */
     int8_t mode;                 /* enum stg_mode asked for this file; STG_STAGED_NO_MODE: none */
     bool kept;                   /* held for a mapping that may be there, see keep.h */
+    bool leaving;                /* unstaged while it was open */
     bool live;                   /* writers and readers share the copy, see live.h */
 };
 #define STG_STAGED_NO_MODE (-1)
@@ -45,15 +50,20 @@ struct stg_cache *stg_staging_cache(void);
  * Asks for a copy to serve an open for reading. Returns
  *   STG_WANT_READY  there is one, held; `*ret_object` has it, referenced;
  *   0               it is being fetched: `waiter` will be told; `*ret_object` as above;
- *   -errno          serve the source.
+ *   STG_STAGED_BY_RANGE  open it as ranges.h has it;
+ *   -errno          serve the source; -EAGAIN where a fetch failed with its error a moment ago.
  * May wait for the source. The reference is given back with stg_staging_unref().
  */
+#define STG_STAGED_BY_RANGE 2
 int stg_staging_want(struct stg_inode *inode, struct stg_waiter *waiter,
                      struct stg_object **ret_object);
 void stg_staging_unref(struct stg_object *object);
 
 /* What came of it: the open is served by the copy, or (`error`) there is none. */
 void stg_staging_served(struct stg_inode *inode, int error);
+
+/* Is what a fetch failed with an error of the source, and none of the engine's own? */
+bool stg_staging_is_of_source(int error);
 
 /* The source's attributes were seen. May wait for the source where a copy in use is outdated. */
 void stg_staging_saw(struct stg_inode *inode, const struct statx *stx);
@@ -66,6 +76,52 @@ void stg_staging_changed(struct stg_inode *inode);
 
 /* The content is going to be changed: no copy is given to anybody from now on. */
 void stg_staging_withdraw(struct stg_inode *inode);
+
+/* ---- on request ---- */
+
+/*
+ * Stages the file in `mode`, an enum stg_mode or STG_STAGED_NO_MODE, from now on. Returns as
+ * stg_staging_want(); -EOPNOTSUPP where there is nothing to copy, which is no failure.
+ */
+int stg_staging_stage(struct stg_inode *inode, int mode, struct stg_waiter *waiter,
+                      struct stg_object **ret_object);
+
+/* Drops the copy, and what was asked for. Who has it open keeps it until he closes. */
+void stg_staging_unstage(struct stg_inode *inode);
+
+/* Makes the file a member of the set. False where it is one already, or without memory. */
+bool stg_staging_join_set(struct stg_inode *inode, uint32_t set);
+
+/* What is known of a file, for people. */
+struct stg_staging_view {
+    enum stg_state state;
+    enum stg_mode mode; /* in which it was or would be staged */
+    uint32_t set;
+    uint32_t opens;
+    bool served; /* by a copy, now */
+    uint64_t hits;
+    uint64_t size_bytes;
+    uint64_t staged_bytes;
+    const char *why; /* constant */
+};
+struct stg_staging_view stg_staging_view(struct stg_inode *inode);
+
+/* What can be changed while the mount is there. */
+struct stg_staging_settings {
+    enum stg_mode mode;
+    uint64_t threshold_bytes;
+    uint64_t hot_bytes;
+    uint64_t cold_bytes;
+};
+struct stg_staging_settings stg_staging_settings(void);
+void stg_staging_set(const struct stg_staging_settings *settings);
+
+/* How many opens the source served, and how many files a readahead hint was given for. */
+uint64_t stg_staging_source_opens(void);
+uint64_t stg_staging_advised(void);
+
+/* How often memory pressure shrank the limits. */
+uint64_t stg_staging_pressure_events(void);
 
 /* Frees what the inode has; it has no copy. */
 void stg_staging_free(struct stg_inode *inode);

@@ -107,7 +107,7 @@ static int probe_handles(int mount_fd, int fd, const struct statx *stx) {
     return !statx(reopened, "", AT_EMPTY_PATH, STATX_INO, &again) && again.stx_ino == stx->stx_ino;
 }
 
-static bool is_remote(int fd) {
+bool stg_volume_is_remote(int fd) {
     struct statfs fsinfo;
 
     if (fstatfs(fd, &fsinfo))
@@ -163,7 +163,7 @@ static int make_volume(int fd, const struct statx *stx, dev_t device,
     volume->device = device;
     volume->mount_id = stx->stx_mnt_id;
     volume->handles = handles;
-    volume->remote = is_remote(fd);
+    volume->remote = stg_volume_is_remote(fd);
     inherit_flags(volume, fd);
     /* The list's tail is the source's own volume: numbers of its device stay as they are. */
     for (const struct stg_volume *last = first; last; last = last->next)

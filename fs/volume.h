@@ -47,6 +47,9 @@ static inline uint64_t stg_volume_ino(const struct stg_volume *volume, uint64_t 
     return ino ^ volume->ino_salt;
 }
 
+/* Is what `fd` refers to on a file system that answers over a network, or from user space? */
+bool stg_volume_is_remote(int fd);
+
 /* Frees all volumes; no inode may be left. */
 void stg_volume_fini(void);
 

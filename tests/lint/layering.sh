@@ -34,7 +34,7 @@ layer() { # LAYER ALLOWED-FOLDER...
 
 layer util util
 layer cache util cache
-layer fs util cache fs
+layer fs util cache client fs
 layer client util client
 
 fuse_users() {
