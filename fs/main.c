@@ -11,6 +11,9 @@
  *   reply      what is answered about an inode
  *   creds      acting as the caller
  *   iomode     how an inode's opens are served; backing and linger: the ids for that
+ *   staging    which inode has which copy; keep: held for mappings; live: shared with writers;
+ *              ranges: in pieces
+ *   control    requests by ioctl and attribute; job: many files at once, and sets
  *   inode      node IDs; inode_fd, fdcache, place: from an inode to a descriptor
  *   volume     the source's mounts and their file handles
  *   kernel_abi kernel interfaces newer than the headers

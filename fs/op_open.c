@@ -221,7 +221,8 @@ static bool open_from_copy(fuse_req_t req, struct stg_inode *inode,
 void stg_op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
     struct stg_inode *inode = stg_inode_of(nodeid);
 
-    if (stg_staging_cache() && may_be_copied(fi->flags) && open_from_copy(req, inode, fi))
+    if (!stg_staging_is_left_to_kernel(inode) && may_be_copied(fi->flags) &&
+        open_from_copy(req, inode, fi))
         return;
     open_from_source(req, inode, fi);
 }

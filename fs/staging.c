@@ -255,8 +255,10 @@ static struct stg_object *object_of(struct stg_inode *inode) {
     struct stg_lock *lock = stg_inode_io_lock(inode);
     struct stg_object *object = NULL;
 
+    if (!inode->staged)
+        return NULL; /* most files of a local source, which cost no lock for that */
     stg_lock_take(lock);
-    if (inode->staged && inode->staged->object) {
+    if (inode->staged->object) {
         object = inode->staged->object;
         stg_object_ref(cache, object);
     }
@@ -342,11 +344,11 @@ static struct stg_decision decide(struct stg_inode *inode, int mode, bool is_exp
     return stg_policy_decide(&facts);
 }
 
-/* A local file with nothing asked for it: there the kernel does what is to be done. */
-static bool is_left_to_kernel(const struct stg_inode *inode) {
-    return !inode->volume->remote && atomic_load(&mount_mode) == STG_MODE_ADAPTIVE &&
-           !inode->staged &&
-           atomic_load_explicit(&inode->size_bytes, memory_order_relaxed) <= KERNEL_READAHEAD_BYTES;
+bool stg_staging_is_left_to_kernel(const struct stg_inode *inode) {
+    return !cache || (!inode->volume->remote && atomic_load(&mount_mode) == STG_MODE_ADAPTIVE &&
+                      !inode->staged &&
+                      atomic_load_explicit(&inode->size_bytes, memory_order_relaxed) <=
+                          KERNEL_READAHEAD_BYTES);
 }
 
 /* Under the io lock. */
@@ -484,7 +486,7 @@ int stg_staging_want(struct stg_inode *inode, struct stg_waiter *waiter,
     bool too_early = false;
     int error = -EOPNOTSUPP;
 
-    if (!is_left_to_kernel(inode) && stg_io_may_be_staged(inode))
+    if (stg_io_may_be_staged(inode))
         error = look_if_due(inode);
     if (!error)
         object = object_of(inode);
@@ -578,7 +580,7 @@ struct stg_staging_view stg_staging_view(struct stg_inode *inode) {
     view.size_bytes = atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
     if (!cache)
         view.why = "the mount stages nothing";
-    else if (is_left_to_kernel(inode))
+    else if (stg_staging_is_left_to_kernel(inode))
         view.why = "small, on a local source: the kernel reads it in one go";
     view.mode = cache ? decide(inode, mode, mode >= 0).mode : STG_MODE_NONE;
     return view;

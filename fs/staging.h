@@ -46,6 +46,9 @@ void stg_staging_stop(void);
 /* The engine, or NULL where nothing is staged. */
 struct stg_cache *stg_staging_cache(void);
 
+/* A local file with nothing asked for it, or no staging: the kernel does what is to be done. */
+bool stg_staging_is_left_to_kernel(const struct stg_inode *inode);
+
 /*
  * Asks for a copy to serve an open for reading. Returns
  *   STG_WANT_READY  there is one, held; `*ret_object` has it, referenced;

@@ -19,9 +19,10 @@ state() { getfattr --only-values -n user.stagefs.state "$MNT/$1" 2>/dev/null; }
 state_is() { [ "$(state "$1")" = "$2" ]; }
 same_files() { cmp -s "$SLOW_UNDER/$1" "$MNT/$1"; }
 
-start() { # [OPTIONS] [SLOW-OPTIONS]
+# A source that answers at once would be taken for a local one.
+start() { # [SLOW-OPTIONS]
     new_dirs
-    mount_slow "${2-}"
+    mount_slow "latency_us=300${1:+,$1}"
 }
 finish() {
     unmount_fs && pass "$1: the mount ends cleanly"
@@ -113,7 +114,7 @@ finish "many readers"
 
 # ---- changes behind the mount ----
 
-start "" timeout=0
+start timeout=0
 seq 1 1000 >"$SLOW_UNDER/file"
 mount_fs attr_timeout=0,entry_timeout=0
 check "before the change" same_files file
@@ -228,7 +229,7 @@ finish "budgets"
 
 # ---- by range ----
 
-start "" timeout=0
+start timeout=0
 head -c 5000000 /dev/urandom >"$SLOW_UNDER/large"
 truncate -s 2G "$SLOW_UNDER/huge"
 for i in 1 5 9 200 1000 2000; do printf "mark $i" | dd of="$SLOW_UNDER/huge" bs=1M seek=$i conv=notrunc status=none; done
@@ -284,6 +285,36 @@ before=$(slow_count read)
 check "it is right" same_files large
 check "and served from the copy" test "$(slow_count read)" = "$before"
 finish "ranges"
+
+# ---- an ordinary user: no passthrough, so everything is staged by range ----
+
+test_user
+start
+chmod 755 "$WORK" "$TMPDIR"
+mkdir "$SLOW_UNDER/many"
+for i in $(seq 50); do seq "$i" $((i + 4000)) >"$SLOW_UNDER/many/$i"; done
+head -c 3000000 /dev/urandom >"$SLOW_UNDER/large"
+chown -R "$TUSER" "$SLOW_UNDER" "$MNT"
+user_binary
+new_log
+setpriv --reuid "$TUID" --regid "$TGID" --init-groups "${T_WRAP[@]}" "$USER_STAGEFS" "$SRC" "$MNT" -f \
+    -o settle=0,uring=off </dev/null >>"$LOG" 2>&1 &
+DAEMON=$!
+own_process "$DAEMON"
+as_him() { as_user "$@"; }
+check "an ordinary user mounts a slow source" wait_for 60 is_mounted "$MNT"
+copies_agree() { as_him diff -r "$SLOW_UNDER" "$MNT"; }
+check "it is read right" copies_agree
+quiet() { before=$(slow_count read) && wait_for 5 sleep 0.2 && [ "$(slow_count read)" = "$before" ]; }
+check "and what is read ahead comes in" wait_for 30 quiet
+check "and again" copies_agree
+check "from memory" test "$(slow_count read)" = "$before"
+# shellcheck disable=SC2016
+check "what he writes" as_him sh -c 'seq 5 >"$1/many/1" && cmp "$1/many/1" "$2/many/1"' - "$MNT" "$SLOW_UNDER"
+check "is there" copies_agree
+check "his mount ends" wait_for 30 t_umount
+wait_daemon_end && pass "and cleanly"
+unmount_slow
 
 for options in mem=0 cold=0 compress=none stage=none threshold=0; do
     start
