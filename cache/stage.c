@@ -166,7 +166,9 @@ static int64_t now_ns(const struct stg_cache *cache) {
 /* For a copy in use (`again`) whatever the file is now will do. */
 static int fill(struct stg_cache *cache, const struct stg_object *object, bool again,
                 struct stg_filled *ret_filled) {
-    struct stg_fill_limits limits = {.max_bytes = cache->config.file_bytes,
+    struct stg_fill_limits limits = {.max_bytes = cache->config.file_bytes
+                                                      ? cache->config.file_bytes
+                                                      : atomic_load(&cache->hot_budget.limit_bytes),
                                      .again = again,
                                      .now_ns = now_ns(cache),
                                      .settle_ns = again ? 0 : cache->config.settle_ns};
@@ -484,9 +486,10 @@ int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool 
         return -EBUSY;
     error = fill(cache, object, true, &filled);
     if (!error) /* the copy is ours while the object is busy */
-        error = stg_reclaim_rewrite(cache, &object->copy, filled.content, filled.bytes);
+        error = stg_reclaim_rewrite(cache, &object->copy, filled.content, filled.bytes, by_writer);
     stg_lock_take(&cache->lock);
-    if (!error && (object->version != version || object->freed))
+    /* Writers come one at a time; what raised the version for them is their coming. */
+    if (!error && ((object->version != version && !by_writer) || object->freed))
         error = -ESTALE;
     object->busy = false;
     waiters = stg_stage_take_waiters_locked(object);

@@ -73,7 +73,7 @@ static int stage(struct stg_inode *inode, const struct stg_caller *caller,
     if (error)
         return error;
     if (!staging && *request->set) {
-        int64_t files = stg_job_unstage_set(request->set);
+        int64_t files = stg_job_unstage_set(request->set, caller);
 
         request->job = 0;
         return files < 0 ? (int)files : 0;

@@ -159,7 +159,7 @@ int stg_io_open_copy(struct stg_inode *inode, int flags, const struct stg_copy *
 
     stg_lock_take(lock);
     same = inode->io_mode == STG_IO_COPY && inode->staged->copy_number == copy->number;
-    if (!same && inode->opens)
+    if (!same && (inode->opens || inode->mapped))
         error = -EBUSY;
     if (!same && !error) {
         if (inode->io_mode != STG_IO_IDLE)

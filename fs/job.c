@@ -22,6 +22,8 @@
 #define THREADS_MAX 64
 #define FORGET_NS INT64_C(60000000000)
 #define DEPTH_MAX 256
+/* Paths that wait to be looked up: with more than that nothing is taken in. */
+#define ITEMS_MAX 200000
 
 struct job {
     uint64_t id; /* 0: free; protected by lock, as all below */
@@ -39,6 +41,7 @@ struct job {
 struct set {
     struct set *next;
     uint32_t id;
+    uid_t owner;
     char name[STAGEFS_SET_BYTES];
     struct stg_inode **inodes; /* each referenced */
     size_t count;
@@ -71,6 +74,7 @@ static uint64_t next_job = 1;
 static struct set *sets;
 static uint32_t next_set = 1;
 static struct item *first, **last = &first;
+static uint64_t items; /* in that list */
 static pthread_t threads[THREADS_MAX];
 static unsigned thread_count;
 static unsigned idle;
@@ -189,8 +193,8 @@ static struct set *find_set_locked(const char *name) {
     return set;
 }
 
-/* The set of that name, made where there is none; 0 without memory. */
-static uint32_t set_of(const char *name) {
+/* The set of that name, made where there is none; 0 without memory, or where it is another's. */
+static uint32_t set_of(const char *name, uid_t owner) {
     struct set *set;
     uint32_t id;
 
@@ -199,12 +203,20 @@ static uint32_t set_of(const char *name) {
     if (!set && (set = calloc(1, sizeof(*set)))) {
         (void)snprintf(set->name, sizeof(set->name), "%s", name); /* was measured */
         set->id = next_set++;
+        set->owner = owner;
         set->next = sets;
         sets = set;
     }
-    id = set ? set->id : 0;
+    id = set && (set->owner == owner || !owner) ? set->id : 0; /* another's is not joined */
     stg_lock_drop(&lock);
     return id;
+}
+
+static bool is_member_locked(const struct set *set, const struct stg_inode *inode) {
+    for (size_t i = 0; i < set->count; i++)
+        if (set->inodes[i] == inode)
+            return true;
+    return false;
 }
 
 static int join_set(uint32_t id, struct stg_inode *inode) {
@@ -216,6 +228,8 @@ static int join_set(uint32_t id, struct stg_inode *inode) {
     stg_lock_take(&lock);
     for (set = sets; set && set->id != id; set = set->next)
         ;
+    if (set && is_member_locked(set, inode))
+        set = NULL;
     if (set && set->count == set->room) {
         size_t room = set->room ? set->room * 2 : 64;
         struct stg_inode **more = reallocarray(set->inodes, room, sizeof(*more));
@@ -291,26 +305,33 @@ int stg_job_query_set(struct stagefs_set_request *request) {
     return 0;
 }
 
-static struct set *take_set(const char *name) {
+/* Takes the set, or any for NULL, out of the list. 0, -ENOENT, or -EPERM for another's. */
+static int take_set(const char *name, const struct stg_caller *caller, struct set **ret_set) {
     struct set **link = &sets;
-    struct set *set;
+    int error = 0;
 
     stg_lock_take(&lock);
     while (*link && name && strcmp((*link)->name, name))
         link = &(*link)->next;
-    set = *link;
-    if (set)
-        *link = set->next;
+    *ret_set = *link;
+    if (!*link)
+        error = -ENOENT;
+    else if (caller && caller->uid && caller->uid != stg_fs.daemon_uid &&
+             caller->uid != (*link)->owner)
+        error = -EPERM;
+    else
+        *link = (*link)->next;
     stg_lock_drop(&lock);
-    return set;
+    return error;
 }
 
-int64_t stg_job_unstage_set(const char *name) {
-    struct set *set = take_set(name);
+int64_t stg_job_unstage_set(const char *name, const struct stg_caller *caller) {
+    struct set *set;
     int64_t files = 0;
+    int error = take_set(name, caller, &set);
 
-    if (!set)
-        return -ENOENT;
+    if (error)
+        return error;
     for (size_t i = 0; i < set->count; i++) {
         if (stg_staging_view(set->inodes[i]).set == set->id) {
             stg_staging_unstage(set->inodes[i]);
@@ -437,6 +458,7 @@ static int push(struct request *request, struct stg_inode *from, const char *pat
         job->open++;
     *last = item;
     last = &item->next;
+    items++;
     add_thread_locked();
     pthread_cond_signal(&filled);
     stg_lock_drop(&lock);
@@ -560,6 +582,7 @@ static struct item *pop(void) {
     idle--;
     item = stopping ? NULL : first;
     if (item) {
+        items--;
         first = item->next;
         if (!first)
             last = &first;
@@ -596,11 +619,24 @@ static struct request *make_request(const struct stg_caller *caller,
     return request;
 }
 
+/* How many jobs of the user are running. */
+static unsigned running_locked(uid_t uid) {
+    unsigned running = 0;
+
+    for (unsigned i = 0; i < JOBS_MAX; i++)
+        running += jobs[i].id && jobs[i].open && jobs[i].owner == uid;
+    return running;
+}
+
 static int choose_job(struct request *request, uint64_t wanted) {
     struct job *job;
     int error = 0;
 
     stg_lock_take(&lock);
+    if (items > ITEMS_MAX || (!wanted && running_locked(request->caller.uid) >= JOBS_MAX / 4)) {
+        stg_lock_drop(&lock);
+        return -EAGAIN;
+    }
     job = wanted ? find_job_locked(wanted) : make_job_locked(request->caller.uid);
     if (!job || job->owner != request->caller.uid)
         error = wanted ? -ENOENT : -EAGAIN;
@@ -621,9 +657,9 @@ int stg_job_add(struct stg_inode *inode, const struct stg_caller *caller,
         return -ENOMEM;
     error = choose_job(request, *job);
     if (!error && *order->set && order->kind == STG_JOB_STAGE &&
-        !(request->set = set_of(order->set))) {
+        !(request->set = set_of(order->set, request->caller.uid))) {
         change_open(request->job, -1);
-        error = -ENOMEM;
+        error = -EPERM;
     }
     if (error) {
         drop_request(request);
@@ -662,7 +698,7 @@ void stg_job_stop(void) {
 void stg_job_fini(void) {
     struct set *set;
 
-    while ((set = take_set(NULL))) {
+    while (!take_set(NULL, NULL, &set)) {
         for (size_t i = 0; i < set->count; i++)
             stg_inode_unref(set->inodes[i]);
         free(set->inodes);

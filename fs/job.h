@@ -43,8 +43,11 @@ int stg_job_query(const struct stg_caller *caller, struct stagefs_job_request *r
 /* The set that the request names, or counts to. Returns 0 or -ENOENT. */
 int stg_job_query_set(struct stagefs_set_request *request);
 
-/* Drops the copies of a set's files, and the set. Returns how many files it had, or -ENOENT. */
-int64_t stg_job_unstage_set(const char *name);
+/*
+ * Drops the copies of a set's files, and the set. Returns how many files it had; -ENOENT; or -EPERM
+ * where it is another's, and the caller not the mount's owner.
+ */
+int64_t stg_job_unstage_set(const char *name, const struct stg_caller *caller);
 
 /* Writes the name of the set, "" where it is gone. */
 void stg_job_set_name(uint32_t set, char name[STAGEFS_SET_BYTES]);

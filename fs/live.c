@@ -14,6 +14,7 @@
 #include "util/log.h"
 
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -25,8 +26,9 @@
 struct mapped {
     struct mapped *next;
     struct stg_inode *inode; /* referenced */
-    char *shadow;            /* of the copy; protected by the live lock, as its length */
+    char *shadow;            /* of the copy, mapped; protected by the live lock, as the next two */
     uint64_t shadow_bytes;
+    uint32_t number; /* `live_number` when the shadow was taken: it says nothing at another time */
     unsigned released; /* opens for reading and writing that count on; protected by list_lock */
 };
 
@@ -84,19 +86,46 @@ static ssize_t read_copy(struct stg_object *object, void *buffer, size_t bytes, 
 
 /* ---- the shadow ---- */
 
+static uint32_t live_number(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    uint32_t number;
+
+    stg_lock_take(lock);
+    number = inode->staged->live_number;
+    stg_lock_drop(lock);
+    return number;
+}
+
+static void drop_shadow(struct mapped *mapped) {
+    if (mapped->shadow)
+        (void)munmap(mapped->shadow, mapped->shadow_bytes); /* ours */
+    mapped->shadow = NULL;
+    mapped->shadow_bytes = 0;
+}
+
+/* Pages that nobody has written cost nothing. NULL without memory. */
+static char *map_shadow(uint64_t bytes) {
+    void *shadow = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return shadow == MAP_FAILED ? NULL : shadow;
+}
+
 /* Makes the shadow what the copy is now. 0 or -errno; then it is what it was. */
 static int take_shadow(struct mapped *mapped, struct stg_object *object) {
     uint64_t bytes = stg_object_copy(object)->bytes;
-    char *shadow = malloc(bytes ? bytes : 1);
-    ssize_t got = shadow ? read_copy(object, shadow, bytes, 0) : -ENOMEM;
+    char *shadow = bytes ? map_shadow(bytes) : NULL;
+    ssize_t got = shadow ? read_copy(object, shadow, bytes, 0) : 0;
 
     if (got != (ssize_t)bytes) {
-        free(shadow);
-        return got < 0 ? (int)got : -EIO;
+        if (shadow)
+            (void)munmap(shadow, bytes); /* ours */
+        return got < 0 ? (int)got : shadow ? -EIO : -ENOMEM;
     }
-    free(mapped->shadow);
+    drop_shadow(mapped);
     mapped->shadow = shadow;
     mapped->shadow_bytes = bytes;
+    mapped->number = live_number(mapped->inode);
     return 0;
 }
 
@@ -105,11 +134,12 @@ static void update_shadow(struct mapped *mapped, const void *buffer, size_t byte
     uint64_t end = (uint64_t)offset + bytes;
 
     if (end > mapped->shadow_bytes) {
-        char *longer = realloc(mapped->shadow, end);
+        void *longer = mapped->shadow
+                           ? mremap(mapped->shadow, mapped->shadow_bytes, end, MREMAP_MAYMOVE)
+                           : map_shadow(end);
 
-        if (!longer) /* it is carried once more, which changes nothing */
+        if (!longer || longer == MAP_FAILED) /* it is carried once more, which changes nothing */
             return;
-        memset(longer + mapped->shadow_bytes, 0, end - mapped->shadow_bytes);
         mapped->shadow = longer;
         mapped->shadow_bytes = end;
     }
@@ -142,15 +172,31 @@ static off_t where_it_went(int fd, size_t bytes, off_t offset) {
     return info.st_size - (off_t)bytes;
 }
 
+/* The copy cannot follow: what comes to the daemon is read from the source from now on. */
+static void set_behind(struct stg_inode *inode, int error) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    bool before;
+
+    stg_lock_take(lock);
+    before = inode->staged->behind;
+    inode->staged->behind = true;
+    stg_lock_drop(lock);
+    if (!before)
+        stg_warning("inode %ju: a copy cannot follow its writers: %s", (uintmax_t)inode->ino,
+                    strerror(-error));
+}
+
 static void write_copy_locked(struct stg_inode *inode, struct stg_object *object,
                               const void *buffer, size_t bytes, off_t offset) {
     struct mapped *mapped = find(inode);
-    int error =
-        stg_object_write(stg_staging_cache(), object, buffer, (uint64_t)bytes, (uint64_t)offset);
+    uint64_t limit = stg_cache_usage(stg_staging_cache()).hot_limit_bytes;
+    int error = (uint64_t)offset + bytes > limit
+                    ? -ENOSPC
+                    : stg_object_write(stg_staging_cache(), object, buffer, (uint64_t)bytes,
+                                       (uint64_t)offset);
 
     if (error)
-        stg_error("inode %ju: what was written does not reach its readers: %s",
-                  (uintmax_t)inode->ino, strerror(-error));
+        set_behind(inode, error);
     else if (mapped)
         update_shadow(mapped, buffer, bytes, offset);
 }
@@ -172,12 +218,26 @@ ssize_t stg_live_write(struct stg_inode *inode, int fd, const void *buffer, size
     return put;
 }
 
+static bool is_behind(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    bool behind;
+
+    stg_lock_take(lock);
+    behind = inode->staged->behind;
+    stg_lock_drop(lock);
+    return behind;
+}
+
 ssize_t stg_live_read(struct stg_inode *inode, void *buffer, size_t bytes, off_t offset) {
     struct stg_object *object = live_object(inode);
     ssize_t got;
 
     if (!object)
         return -EOPNOTSUPP;
+    if (is_behind(inode)) {
+        stg_staging_unref(object);
+        return -EOPNOTSUPP;
+    }
     got = read_copy(object, buffer, bytes, (uint64_t)offset);
     stg_staging_unref(object);
     return got;
@@ -215,7 +275,7 @@ static int carry_locked(struct stg_inode *inode, struct stg_object *object) {
     stg_auto_fd int fd = -1;
     int error = 0;
 
-    if (!mapped)
+    if (!mapped || mapped->number != live_number(inode))
         return 0;
     piece = malloc(PIECE_BYTES);
     if (!piece)
@@ -248,9 +308,23 @@ int stg_live_sync(struct stg_inode *inode) {
     return error;
 }
 
+/* Fetches the copy anew; the shadow, too, is of that then. */
+static void renew_locked(struct stg_inode *inode, struct stg_object *object) {
+    struct mapped *mapped = find(inode);
+    int error;
+
+    do {
+        stg_object_await(stg_staging_cache(), object);
+        error = stg_object_refresh(stg_staging_cache(), object, true);
+    } while (error == -EBUSY);
+    if (error)
+        set_behind(inode, error);
+    if (mapped && take_shadow(mapped, object))
+        stg_error("inode %ju: no memory to follow its mappings", (uintmax_t)inode->ino);
+}
+
 int stg_live_change(struct stg_inode *inode, int (*change)(void *context), void *context) {
     struct stg_object *object = live_object(inode);
-    struct mapped *mapped;
     int result;
 
     if (!object) {
@@ -262,10 +336,7 @@ int stg_live_change(struct stg_inode *inode, int (*change)(void *context), void 
     result = carry_locked(inode, object);
     if (!result)
         result = change(context);
-    mapped = find(inode);
-    if (!stg_object_refresh(stg_staging_cache(), object, true) && mapped &&
-        take_shadow(mapped, object))
-        stg_error("inode %ju: no memory to follow its mappings", (uintmax_t)inode->ino);
+    renew_locked(inode, object);
     stg_lock_drop(lock_of(inode));
     stg_staging_unref(object);
     return result;
@@ -293,6 +364,9 @@ static bool sweep_one(struct mapped *mapped, bool all) {
 
     if (!object)
         return true;
+    stg_lock_take(&list_lock);
+    released = mapped->released; /* those whose mappings are looked for now */
+    stg_lock_drop(&list_lock);
     unmapped = is_unmapped(object); /* first: what is stored until then is carried below */
     error = stg_live_sync(mapped->inode);
     stg_staging_unref(object);
@@ -302,8 +376,7 @@ static bool sweep_one(struct mapped *mapped, bool all) {
     if (!unmapped && !all)
         return false;
     stg_lock_take(&list_lock);
-    released = mapped->released;
-    mapped->released = 0;
+    mapped->released -= released;
     stg_lock_drop(&list_lock);
     while (released--)
         stg_io_release(mapped->inode, O_RDWR);
@@ -313,8 +386,15 @@ static bool sweep_one(struct mapped *mapped, bool all) {
 static void remove_mapped(struct mapped *mapped) {
     struct mapped **link = &list;
     struct stg_lock *lock = lock_of(mapped->inode);
+    struct stg_object *object;
 
     stg_lock_take(lock);
+    object = live_object(mapped->inode);
+    if (object) { /* it is written again, and counts on its entry */
+        stg_lock_drop(lock);
+        stg_staging_unref(object);
+        return;
+    }
     stg_lock_take(&list_lock);
     while (*link != mapped)
         link = &(*link)->next;
@@ -322,7 +402,7 @@ static void remove_mapped(struct mapped *mapped) {
     stg_lock_drop(&list_lock);
     stg_lock_drop(lock);
     stg_inode_unref(mapped->inode);
-    free(mapped->shadow);
+    drop_shadow(mapped);
     free(mapped);
 }
 
@@ -378,14 +458,17 @@ static int start_locked(void) {
 
 static int add(struct stg_inode *inode, struct stg_object *object) {
     struct mapped *mapped = calloc(1, sizeof(*mapped));
-    int error = mapped ? take_shadow(mapped, object) : -ENOMEM;
+    int error;
 
+    if (!mapped)
+        return -ENOMEM;
+    mapped->inode = inode;
+    error = take_shadow(mapped, object);
     if (!error) {
         stg_lock_take(&list_lock);
         error = start_locked();
         if (!error) {
             stg_inode_ref(inode);
-            mapped->inode = inode;
             mapped->next = list;
             list = mapped;
             pthread_cond_signal(&wake);
@@ -393,7 +476,7 @@ static int add(struct stg_inode *inode, struct stg_object *object) {
         stg_lock_drop(&list_lock);
     }
     if (error && mapped) {
-        free(mapped->shadow);
+        drop_shadow(mapped);
         free(mapped);
     }
     return error;
@@ -401,14 +484,18 @@ static int add(struct stg_inode *inode, struct stg_object *object) {
 
 int stg_live_begin(struct stg_inode *inode) {
     struct stg_object *object = live_object(inode);
+    struct mapped *mapped;
     int error = 0;
 
     if (!object)
         return 0;
     stg_lock_take(lock_of(inode));
     stg_object_await(stg_staging_cache(), object);
-    if (!find(inode))
+    mapped = find(inode);
+    if (!mapped)
         error = add(inode, object);
+    else if (mapped->number != live_number(inode))
+        error = take_shadow(mapped, object);
     stg_lock_drop(lock_of(inode));
     stg_staging_unref(object);
     return error;

@@ -71,13 +71,23 @@ void stg_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
     (void)fuse_reply_buf(req, buffer, done); /* nothing to undo */
 }
 
+/* Goes the write to its offset, although the handle's descriptor was opened with O_APPEND? */
+static bool is_at_offset(const struct fuse_file_info *fi) {
+    int flags;
+
+    if (fi->writepage || !fi->fh)
+        return true;
+    flags = fcntl((int)fi->fh - 1, F_GETFL);
+    return flags >= 0 && (flags & O_APPEND) && !(fi->flags & O_APPEND);
+}
+
 void stg_op_write(fuse_req_t req, fuse_ino_t nodeid, const char *buffer, size_t size, off_t offset,
                   struct fuse_file_info *fi) {
     /*
-     * Pages of a mapping are written back through any handle; on one with O_APPEND, pwrite(2)
-     * would put them at the end of the file.
+     * Pages of a mapping are written back through any handle, and O_APPEND may have been taken off
+     * by fcntl(2): on a descriptor with it, pwrite(2) would go to the end of the file.
      */
-    auto_call_fd call = call_fd_get(nodeid, fi->writepage ? NULL : fi, O_WRONLY);
+    auto_call_fd call = call_fd_get(nodeid, is_at_offset(fi) ? NULL : fi, O_WRONLY);
     int error = call.fd < 0 ? call.fd : 0;
     ssize_t put;
 

@@ -23,6 +23,8 @@
 #include "fs/staging.h"
 #include "util/cleanup.h"
 
+#include <semaphore.h>
+
 static bool is_for_reading(int flags) {
     return (flags & O_ACCMODE) == O_RDONLY && !(flags & O_TRUNC);
 }
@@ -139,6 +141,9 @@ struct open_wait {
     struct stg_object *object; /* referenced */
     fuse_req_t req;
     struct fuse_file_info fi;
+    bool in_place; /* the request's thread waits, see stg_staging_may_park() */
+    int result;
+    sem_t over;
 };
 
 /* What the source says to such an open, which the kernel's own would turn into EIO. */
@@ -177,7 +182,13 @@ static void finish_wait(struct open_wait *wait, int result) {
 }
 
 static void wait_is_over(struct stg_waiter *waiter, int result) {
-    finish_wait((struct open_wait *)(void *)waiter, result);
+    struct open_wait *wait = (struct open_wait *)(void *)waiter;
+
+    wait->result = result;
+    if (wait->in_place)
+        (void)sem_post(&wait->over); /* cannot overflow */
+    else
+        finish_wait(wait, result);
 }
 
 /* Opens a file that is staged by range. False where the source is to serve it. */
@@ -199,12 +210,20 @@ static bool open_by_range(fuse_req_t req, struct stg_inode *inode,
 static bool open_from_copy(fuse_req_t req, struct stg_inode *inode,
                            const struct fuse_file_info *fi) {
     struct open_wait *wait = malloc(sizeof(*wait));
+    bool in_place = !stg_staging_may_park();
     int result;
 
     if (!wait)
         return false;
-    *wait = (struct open_wait){.waiter.done = wait_is_over, .inode = inode, .req = req, .fi = *fi};
+    *wait = (struct open_wait){
+        .waiter.done = wait_is_over, .inode = inode, .req = req, .fi = *fi, .in_place = in_place};
+    (void)sem_init(&wait->over, 0, 0); /* cannot fail with these */
     result = stg_staging_want(inode, &wait->waiter, &wait->object);
+    if (!result && in_place) {
+        while (sem_wait(&wait->over))
+            ; /* a signal came */
+        finish_wait(wait, wait->result);
+    }
     if (result == STG_WANT_READY)
         finish_wait(wait, result);
     if (result >= 0 && result != STG_STAGED_BY_RANGE)

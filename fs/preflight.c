@@ -166,9 +166,11 @@ static int decide_uring(void) {
      * A request that waits for a slow source keeps its place in a queue that is short, of which
      * there is one for each CPU.
      */
-    if (options->uring == STG_URING_AUTO && stg_volume_is_remote(stg_fs.source_fd)) {
+    if (options->uring == STG_URING_AUTO &&
+        (stg_volume_is_remote(stg_fs.source_fd) || options->stage == STG_MODE_PREFETCH ||
+         options->stage == STG_MODE_MMAP)) {
         options->uring = STG_URING_OFF;
-        stg_debug("the source may be slow: requests go over /dev/fuse");
+        stg_debug("requests may have to wait for the source, and go over /dev/fuse");
     }
     if (options->uring == STG_URING_AUTO) {
         options->uring = possible ? STG_URING_ON : STG_URING_OFF;

@@ -12,6 +12,7 @@
 #include "util/bytes.h"
 #include "util/cleanup.h"
 
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -39,6 +40,8 @@ struct range_read {
     off_t offset;
     uint64_t piece_bytes;
     unsigned count;
+    bool in_place; /* the request's thread waits, see stg_staging_may_park() */
+    sem_t over;
     atomic_uint open; /* pieces that are still to come, and one while they are being asked for */
     struct piece_wait {
         struct stg_waiter waiter;
@@ -164,8 +167,10 @@ bool stg_ranges_open(struct stg_inode *inode, bool *ret_keep) {
     if (!staged->ranges)
         staged->ranges = new_ranges(&staged->seen);
     ready = staged->ranges != NULL;
-    *ret_keep = ready && stg_identity_equal(&staged->cached, &staged->seen);
-    staged->cached = staged->seen;
+    if (ret_keep) {
+        *ret_keep = ready && stg_identity_equal(&staged->cached, &staged->seen);
+        staged->cached = staged->seen;
+    }
     stg_lock_drop(lock);
     return ready;
 }
@@ -280,7 +285,13 @@ static void finish_read(struct range_read *read) {
 }
 
 static void one_less(struct range_read *read) {
-    if (atomic_fetch_sub(&read->open, 1) == 1)
+    bool in_place = read->in_place; /* it may be gone afterwards */
+
+    if (atomic_fetch_sub(&read->open, 1) != 1)
+        return;
+    if (in_place)
+        (void)sem_post(&read->over); /* cannot overflow */
+    else
         finish_read(read);
 }
 
@@ -337,6 +348,23 @@ static void note_progress_locked(struct stg_ranges *ranges, uint64_t piece) {
         ranges->last = piece;
 }
 
+void stg_ranges_prefetch(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    uint64_t room = stg_cache_usage(stg_staging_cache()).hot_limit_bytes;
+    uint64_t count = 0;
+
+    if (!stg_ranges_open(inode, NULL))
+        return;
+    stg_lock_take(lock);
+    if (inode->staged->ranges) {
+        count = room / (inode->staged->ranges->piece_bytes * 2);
+        count = count < inode->staged->ranges->count ? count : inode->staged->ranges->count;
+    }
+    stg_lock_drop(lock);
+    for (uint64_t at = 0; at < count; at += AHEAD_MAX)
+        read_ahead(inode, at, count - at < AHEAD_MAX ? (unsigned)(count - at) : AHEAD_MAX);
+}
+
 /* Takes the pieces for the READ. False where the inode is not staged by range now. */
 static bool take_pieces(struct range_read *read, uint64_t *ret_from, unsigned *ret_ahead) {
     struct stg_inode *inode = read->inode;
@@ -374,15 +402,24 @@ bool stg_ranges_read(fuse_req_t req, struct stg_inode *inode, size_t size, off_t
     if (!read)
         return false;
     *read = (struct range_read){.req = req, .inode = inode, .size = size, .offset = offset};
+    read->in_place = !stg_staging_may_park();
+    (void)sem_init(&read->over, 0, 0); /* cannot fail with these */
     atomic_init(&read->open, 1);
     if (!take_pieces(read, &from, &ahead)) {
         free(read);
         return false;
     }
-    stg_inode_ref(inode);
+    stg_inode_ref(inode); /* for the READ */
+    stg_inode_ref(inode); /* for what follows its answer */
     want_pieces(read);
-    if (ahead) /* the kernel holds the inode by the open that reads */
+    if (!stg_staging_may_park()) {
+        while (sem_wait(&read->over))
+            ; /* a signal came */
+        finish_read(read);
+    }
+    if (ahead)
         read_ahead(inode, from, ahead);
+    stg_inode_unref(inode);
     return true;
 }
 

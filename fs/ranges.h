@@ -16,7 +16,8 @@ struct stg_ranges;
 
 /*
  * Prepares the inode for being opened so, the source having been looked at. `*ret_keep`: the
- * content that the kernel may have cached is still good. False without memory.
+ * content that the kernel may have cached is still good; NULL where it is not for an open. False
+ * without memory.
  */
 bool stg_ranges_open(struct stg_inode *inode, bool *ret_keep);
 
@@ -35,6 +36,9 @@ void stg_ranges_lend(struct stg_inode *inode, int fd);
 
 /* The last open is gone; the io lock is held. */
 void stg_ranges_idle_locked(struct stg_inode *inode);
+
+/* Has all of the file fetched, as far as there is room for it; does not wait. */
+void stg_ranges_prefetch(struct stg_inode *inode);
 
 /* The source is seen to be `now`: pieces of another version go. */
 void stg_ranges_compare(struct stg_inode *inode, const struct stg_identity *now);

@@ -201,7 +201,6 @@ int stg_staging_start(void) {
         .hot_bytes = options->mem_bytes,
         .cold_bytes = options->compress == STG_COMPRESS_LZ4 ? options->cold_bytes : 0,
         .store_bytes = UINT64_MAX,
-        .file_bytes = options->mem_bytes,
         .settle_ns = (int64_t)(options->settle_s * 1e9),
         .compress_level = (int)options->compress_level,
         .workers = options->workers,
@@ -507,7 +506,7 @@ int stg_staging_want(struct stg_inode *inode, struct stg_waiter *waiter,
 int stg_staging_stage(struct stg_inode *inode, int mode, struct stg_waiter *waiter,
                       struct stg_object **ret_object) {
     struct stg_object *object;
-    enum stg_action action;
+    enum stg_action action = STG_ACTION_NONE;
     bool too_early;
 
     if (!cache)
@@ -516,6 +515,8 @@ int stg_staging_stage(struct stg_inode *inode, int mode, struct stg_waiter *wait
         return -EBUSY;
     (void)look_if_due(inode); /* what is wrong with the source, the fetch says */
     object = begin_copy(inode, mode, true, &too_early, &action);
+    if (action == STG_ACTION_RANGES && mode != STG_MODE_MMAP && (is_seen(inode) || !look(inode)))
+        stg_ranges_prefetch(inode);
     if (!object)
         return -EOPNOTSUPP;
     *ret_object = object;
@@ -587,12 +588,10 @@ struct stg_staging_view stg_staging_view(struct stg_inode *inode) {
 }
 
 struct stg_staging_settings stg_staging_settings(void) {
-    struct stg_cache_usage usage = cache ? stg_cache_usage(cache) : (struct stg_cache_usage){0};
-
     return (struct stg_staging_settings){.mode = (enum stg_mode)atomic_load(&mount_mode),
                                          .threshold_bytes = atomic_load(&threshold_bytes),
-                                         .hot_bytes = usage.hot_limit_bytes,
-                                         .cold_bytes = usage.cold_limit_bytes};
+                                         .hot_bytes = atomic_load(&hot_bytes),
+                                         .cold_bytes = atomic_load(&cold_bytes)};
 }
 
 void stg_staging_set(const struct stg_staging_settings *settings) {
@@ -608,6 +607,8 @@ uint64_t stg_staging_source_opens(void) { return atomic_load(&source_opens); }
 uint64_t stg_staging_pressure_events(void) { return atomic_load(&pressure_events); }
 
 uint64_t stg_staging_advised(void) { return atomic_load(&advised); }
+
+bool stg_staging_may_park(void) { return stg_fs.options.uring != STG_URING_ON; }
 
 void stg_staging_served(struct stg_inode *inode, int error) {
     struct stg_lock *lock = stg_inode_io_lock(inode);
@@ -692,6 +693,8 @@ bool stg_staged_join_locked(struct stg_inode *inode, bool writing) {
 
 void stg_staged_unshare_locked(struct stg_inode *inode) {
     inode->staged->live = false;
+    inode->staged->behind = false;
+    inode->staged->live_number++;
     stg_object_unshare(cache, inode->staged->object);
 }
 

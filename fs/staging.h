@@ -28,12 +28,14 @@ struct stg_staged {
     int64_t retry_ns;            /* monotonic: no fetch before that, the last one failed */
     uint64_t hits;               /* opens that a copy served */
     struct stg_inode *next_kept; /* protected by keep.c's lock */
-    uint32_t set;                /* as of job.h; 0: none */
-    const char *why;             /* constant: the reason for the last decision */
-    int8_t mode;                 /* enum stg_mode asked for this file; STG_STAGED_NO_MODE: none */
-    bool kept;                   /* held for a mapping that may be there, see keep.h */
-    bool leaving;                /* unstaged while it was open */
-    bool live;                   /* writers and readers share the copy, see live.h */
+    uint32_t live_number; /* raised when writers are gone, so that one time is told from the next */
+    uint32_t set;         /* as of job.h; 0: none */
+    const char *why;      /* constant: the reason for the last decision */
+    int8_t mode;          /* enum stg_mode asked for this file; STG_STAGED_NO_MODE: none */
+    bool kept;            /* held for a mapping that may be there, see keep.h */
+    bool behind;  /* the copy that writers share could not be kept the same: read the source */
+    bool leaving; /* unstaged while it was open */
+    bool live;    /* writers and readers share the copy, see live.h */
 };
 #define STG_STAGED_NO_MODE (-1)
 
@@ -61,6 +63,12 @@ bool stg_staging_is_left_to_kernel(const struct stg_inode *inode);
 int stg_staging_want(struct stg_inode *inode, struct stg_waiter *waiter,
                      struct stg_object **ret_object);
 void stg_staging_unref(struct stg_object *object);
+
+/*
+ * May a request be answered later, by another thread? Not over io_uring: it would keep its place in
+ * a short queue, and libfuse frees that before the engine ends.
+ */
+bool stg_staging_may_park(void);
 
 /* What came of it: the open is served by the copy, or (`error`) there is none. */
 void stg_staging_served(struct stg_inode *inode, int error);

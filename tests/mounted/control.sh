@@ -81,6 +81,11 @@ same "and nothing else" EACCES "$(as_him stage "$MNT" secret | field error)"
 same "nor below what he may not search" EACCES "$(as_him stage "$MNT" closed/open | field error)"
 check "which was not staged" state_is secret absent
 same "nor may he ask about it" EACCES "$(as_him query "$MNT" secret)"
+same "he cannot drop a set that is another's" EPERM "$(as_him unstage "$MNT" --set=pair)"
+same "nor join it" EPERM "$(as_him stage "$MNT" tree/41 --set=pair)"
+control stage "$MNT" tree/2 --set=other >/dev/null
+control stage "$MNT" tree/2 --set=pair >/dev/null
+same "a file is in a set once" 1 "$(control set "$MNT" pair | field files)"
 same "he may look at the settings" adaptive "$(as_him config "$MNT" | field mode)"
 same "and not change them" EPERM "$(as_him config "$MNT" mem=1)"
 same "whose job it is not may not look at it" ENOENT "$(

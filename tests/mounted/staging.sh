@@ -190,14 +190,53 @@ stores[400:405] = b"mine."
 carried(400, b"mine.")
 assert open(under, "rb").read()[300:305] == b"other", "a change behind the mount was undone"
 stores.close()
-content = open(under, "rb").read()
 seen.close(); reader.close()
+def open_copy():
+    """A reader whose file is the copy, and that is as the source."""
+    end = time.monotonic() + 60
+    while True:
+        file = open(path, "rb", buffering=0)
+        if os.getxattr(path, "user.stagefs.source") == b"copy" and file.read() == open(under, "rb").read():
+            return file
+        file.close()
+        assert time.monotonic() < end, "no copy of it is made"
+        time.sleep(0.01)
+first = open_copy()
+second = os.open(path, os.O_RDWR)
+mmap.mmap(second, size).close()
+os.close(second); first.close()
+# Written again before the mount has forgotten the first time: the old shadow says nothing now.
+with open(under, "r+b") as file:
+    file.seek(500); file.write(b"b" * 10)
+again = open_copy()
+second = os.open(path, os.O_RDWR)
+stores = mmap.mmap(second, size)
+stores[500:510] = b"." * 10          # what the first shadow had
+os.fsync(second)
+assert open(under, "rb").read()[500:510] == b"." * 10, "a store was lost"
+stores.close(); os.close(second); again.close()
+# O_APPEND taken off.
+again = open_copy()
+second = os.open(path, os.O_RDWR | os.O_APPEND)
+import fcntl
+fcntl.fcntl(second, fcntl.F_SETFL, 0)
+os.pwrite(second, b"XX", 0)
+assert open(under, "rb").read()[:2] == b"XX" and os.path.getsize(under) == size, "it went to the end"
+# A byte far away takes no memory of the daemon, and a reader of the source's part sees it.
+os.pwrite(second, b"far", 600 << 20)
+assert os.pread(second, 3, 600 << 20) == b"far"
+assert os.stat(under).st_size == (600 << 20) + 3
+os.ftruncate(second, size)
+os.close(second); again.close()
+content = open(under, "rb").read()
 end = time.monotonic() + 60
 while open(path, "rb").read() != content:
     assert time.monotonic() < end, "it is not read as it is"
     time.sleep(0.01)
 PYTHON
 check "stores through a mapping reach the source" python3 "$TMPDIR/mapped.py" "$MNT/mapped" "$SLOW_UNDER/mapped"
+resident() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$DAEMON/status"; }
+[ "$SANITIZER" != none ] || check "in little memory" test "$(resident)" -lt 100000
 cp "$SLOW_UNDER/file.old" "$SLOW_UNDER/gone" && touch -d 2001-02-03 "$SLOW_UNDER/gone"
 check "a file is staged" wait_for 30 read_staged gone
 before=$(stat_of hot_bytes)
@@ -261,7 +300,6 @@ PYTHON
 check "any part of it, by read and by mapping" python3 "$TMPDIR/ranges.py" "$MNT/large" "$SLOW_UNDER/large" 1
 check "any part of 2 GiB" python3 "$TMPDIR/ranges.py" "$MNT/huge" "$SLOW_UNDER/huge" 2
 check "within the budget" test "$(stat_of hot_peak_bytes)" -le 8388608
-resident() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$DAEMON/status"; }
 [ "$SANITIZER" != none ] || check "and in little memory" test "$(resident)" -lt 100000
 printf 'changed' | dd of="$SLOW_UNDER/large" bs=1M seek=2 conv=notrunc status=none
 check "a change behind the mount is seen by the next open" same_files large
