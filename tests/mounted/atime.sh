@@ -24,18 +24,24 @@ read_all() { # DIR
 }
 # Reads through the mount until the clock has moved on so far that each strict read shows. The kernel keeps listings
 # and link targets for a while, so each look at them is a new mount's first one.
+tick() { # until the clock of the file system shows another time
+    local control
+    echo x >"$SRC/clock"
+    control=$(stat -c %y "$SRC/clock")
+    while echo x >"$SRC/clock" && [ "$(stat -c %y "$SRC/clock")" = "$control" ]; do :; done
+}
 moved() { # OPTIONS: which of file, folder and link moved with the second read
-    local before control
+    local before
     rm -rf "${SRC:?}"/*
     mkdir "$SRC/folder"
     echo content >"$SRC/file"
     ln -s file "$SRC/link"
-    # The first read after a change moves the time even with relatime.
+    # The first read after a change moves the time even with relatime, and so does the next one where both were
+    # within one tick of the clock.
+    tick
     read_all "$SRC" >/dev/null
     before=$(atimes)
-    echo x >"$SRC/clock"
-    control=$(stat -c %y "$SRC/clock")
-    while echo x >"$SRC/clock" && [ "$(stat -c %y "$SRC/clock")" = "$control" ]; do :; done
+    tick
     mount_fs "$1" >&2
     read_all "$MNT" >/dev/null
     unmount_fs >&2
