@@ -222,6 +222,12 @@ void stg_io_release(struct stg_inode *inode, int flags) {
     bool of_copy;
     bool kept;
 
+    /*
+     * What was fetched while somebody wrote is not what he has written. Before he is counted out:
+     * from then on a copy is made, or used, again.
+     */
+    if (is_for_writing(flags))
+        stg_staging_withdraw(inode);
     stg_lock_take(lock);
     of_copy = inode->io_mode == STG_IO_COPY;
     if (is_for_writing(flags))

@@ -10,30 +10,35 @@
 
 #include "fs/staging.h"
 #include "util/cleanup.h"
+#include "util/sweeper.h"
 
 #include <fcntl.h>
-#include <time.h>
 
 #define SWEEP_NS 500000000L
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_LINGER);
-static struct stg_inode *list; /* protected by lock, as all below */
-static bool stopping;
-static bool running;
-static pthread_t thread;
-static pthread_cond_t wake;
+static struct stg_inode *list; /* protected by lock */
+
+static bool has_work(void);
+static void next_round_locked(void);
+static struct stg_sweeper sweeper = {.lock = &lock,
+                                     .interval_ns = SWEEP_NS,
+                                     .has_work = has_work,
+                                     .sweep_locked = next_round_locked};
+
+static bool has_work(void) { return list != NULL; }
 
 static void add(struct stg_inode *inode) {
     stg_lock_take(&lock);
     if (!list)
-        pthread_cond_signal(&wake);
+        stg_sweeper_wake_locked(&sweeper);
     inode->staged->next_kept = list;
     list = inode;
     stg_lock_drop(&lock);
 }
 
 bool stg_keep_locked(struct stg_inode *inode) {
-    if (inode->staged->kept || !running)
+    if (inode->staged->kept || !sweeper.running)
         return false;
     inode->staged->kept = true;
     stg_inode_ref(inode);
@@ -90,51 +95,15 @@ static void sweep(bool all) {
 
 void stg_keep_sweep(void) { sweep(false); }
 
-static void *sweep_forever(void *unused) {
-    (void)unused;
-    stg_lock_take(&lock);
-    while (!stopping) {
-        struct timespec until;
-
-        if (!list) {
-            (void)stg_lock_wait(&lock, &wake, NULL); /* woken for a new state */
-            continue;
-        }
-        (void)clock_gettime(CLOCK_MONOTONIC, &until); /* cannot fail for this clock */
-        until.tv_nsec += SWEEP_NS;
-        until.tv_sec += until.tv_nsec / 1000000000L;
-        until.tv_nsec %= 1000000000L;
-        if (stg_lock_wait(&lock, &wake, &until) != ETIMEDOUT)
-            continue;
-        stg_lock_drop(&lock);
-        sweep(false);
-        stg_lock_take(&lock);
-    }
+static void next_round_locked(void) {
     stg_lock_drop(&lock);
-    return NULL;
+    sweep(false);
+    stg_lock_take(&lock);
 }
 
-int stg_keep_start(void) {
-    pthread_condattr_t attributes;
-    int error;
-
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&wake, &attributes);
-    pthread_condattr_destroy(&attributes);
-    error = pthread_create(&thread, NULL, sweep_forever, NULL);
-    running = !error;
-    return -error;
-}
+int stg_keep_start(void) { return stg_sweeper_start(&sweeper); }
 
 void stg_keep_stop(void) {
-    if (!running)
-        return;
-    stg_lock_take(&lock);
-    stopping = true;
-    pthread_cond_signal(&wake);
-    stg_lock_drop(&lock);
-    (void)pthread_join(thread, NULL); /* ours, and joined once */
-    running = false;
+    stg_sweeper_stop(&sweeper);
     sweep(true);
 }

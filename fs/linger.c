@@ -12,9 +12,7 @@
 
 #include "fs/backing.h"
 #include "fs/inode.h"
-
-#include <errno.h>
-#include <time.h>
+#include "util/sweeper.h"
 
 #define SWEEP_NS 500000000L
 #define AGE_ROUNDS 2 /* so an id is kept for 0.5 s to 1 s */
@@ -27,11 +25,16 @@ struct entry {
 static struct entry queue[STG_LINGER_MAX]; /* protected by lock, as all below */
 static unsigned queued;
 static unsigned current_round;
-static bool stopping;
-static bool running;
-static pthread_t thread;
 static struct stg_lock lock = STG_LOCK(STG_RANK_LINGER);
-static pthread_cond_t wake;
+
+static bool has_work(void);
+static void next_round_locked(void);
+static struct stg_sweeper sweeper = {.lock = &lock,
+                                     .interval_ns = SWEEP_NS,
+                                     .has_work = has_work,
+                                     .sweep_locked = next_round_locked};
+
+static bool has_work(void) { return queued > 0; }
 
 /* Both locks are held. */
 static void close_id_locked(struct stg_inode *inode) {
@@ -53,9 +56,9 @@ bool stg_linger_add_locked(struct stg_inode *inode) {
     if (added)
         return true;
     stg_lock_take(&lock);
-    if (queued < STG_LINGER_MAX && !stopping) {
+    if (queued < STG_LINGER_MAX && !sweeper.stopping) {
         if (!queued)
-            pthread_cond_signal(&wake);
+            stg_sweeper_wake_locked(&sweeper);
         queue[queued++] = (struct entry){inode, current_round};
         inode->queued = true;
         added = true;
@@ -101,53 +104,16 @@ static void sweep_locked(bool all) {
     }
 }
 
-static void *sweep_forever(void *unused) {
-    (void)unused;
-    stg_lock_take(&lock);
-    while (!stopping) {
-        struct timespec until;
-
-        if (!queued) {
-            (void)stg_lock_wait(&lock, &wake, NULL); /* woken for a new state */
-            continue;
-        }
-        (void)clock_gettime(CLOCK_MONOTONIC, &until); /* cannot fail for this clock */
-        until.tv_nsec += SWEEP_NS;
-        if (until.tv_nsec >= 1000000000L) {
-            until.tv_nsec -= 1000000000L;
-            until.tv_sec++;
-        }
-        if (stg_lock_wait(&lock, &wake, &until) == ETIMEDOUT) {
-            current_round++;
-            sweep_locked(false);
-        }
-    }
-    sweep_locked(true);
-    stg_lock_drop(&lock);
-    return NULL;
+static void next_round_locked(void) {
+    current_round++;
+    sweep_locked(false);
 }
 
-int stg_linger_start(void) {
-    pthread_condattr_t attributes;
-    int error;
-
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&wake, &attributes);
-    pthread_condattr_destroy(&attributes);
-    stopping = false;
-    error = pthread_create(&thread, NULL, sweep_forever, NULL);
-    running = !error;
-    return -error;
-}
+int stg_linger_start(void) { return stg_sweeper_start(&sweeper); }
 
 void stg_linger_stop(void) {
-    if (!running)
-        return;
+    stg_sweeper_stop(&sweeper);
     stg_lock_take(&lock);
-    stopping = true;
-    pthread_cond_signal(&wake);
+    sweep_locked(true);
     stg_lock_drop(&lock);
-    pthread_join(thread, NULL);
-    running = false;
 }

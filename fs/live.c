@@ -12,11 +12,11 @@
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/log.h"
+#include "util/sweeper.h"
 
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #define LIVE_LOCKS 16
 #define SWEEP_NS 500000000L
@@ -37,11 +37,16 @@ static struct stg_lock locks[LIVE_LOCKS] = {
 };
 
 static struct stg_lock list_lock = STG_LOCK(STG_RANK_LINGER);
-static struct mapped *list; /* protected by list_lock, as all below */
-static bool running;
-static bool stopping;
-static pthread_t thread;
-static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+static struct mapped *list; /* protected by list_lock */
+
+static bool has_work(void);
+static void next_round_locked(void);
+static struct stg_sweeper sweeper = {.lock = &list_lock,
+                                     .interval_ns = SWEEP_NS,
+                                     .has_work = has_work,
+                                     .sweep_locked = next_round_locked};
+
+static bool has_work(void) { return list != NULL; }
 
 static struct stg_lock *lock_of(const struct stg_inode *inode) {
     return &locks[stg_hash_u64((uintptr_t)inode) % LIVE_LOCKS];
@@ -323,6 +328,19 @@ static void renew_locked(struct stg_inode *inode, struct stg_object *object) {
         stg_error("inode %ju: no memory to follow its mappings", (uintmax_t)inode->ino);
 }
 
+/* A writer may have joined meanwhile, and taken what was there for current. */
+static void renew_if_live(struct stg_inode *inode) {
+    struct stg_object *object = live_object(inode);
+
+    if (!object)
+        return;
+    stg_lock_take(lock_of(inode));
+    if (!carry_locked(inode, object))
+        renew_locked(inode, object);
+    stg_lock_drop(lock_of(inode));
+    stg_staging_unref(object);
+}
+
 int stg_live_change(struct stg_inode *inode, int (*change)(void *context), void *context) {
     struct stg_object *object = live_object(inode);
     int result;
@@ -330,6 +348,7 @@ int stg_live_change(struct stg_inode *inode, int (*change)(void *context), void 
     if (!object) {
         result = change(context);
         stg_staging_changed(inode);
+        renew_if_live(inode);
         return result;
     }
     stg_lock_take(lock_of(inode));
@@ -426,34 +445,10 @@ static void sweep(bool all) {
     }
 }
 
-static void *sweep_forever(void *unused) {
-    (void)unused;
-    stg_lock_take(&list_lock);
-    while (!stopping) {
-        struct timespec until;
-
-        if (!list) {
-            (void)stg_lock_wait(&list_lock, &wake, NULL); /* woken for a new state */
-            continue;
-        }
-        (void)clock_gettime(CLOCK_REALTIME, &until); /* cannot fail for this clock */
-        until.tv_nsec += SWEEP_NS;
-        until.tv_sec += until.tv_nsec / 1000000000L;
-        until.tv_nsec %= 1000000000L;
-        (void)stg_lock_wait(&list_lock, &wake, &until);
-        stg_lock_drop(&list_lock);
-        sweep(false);
-        stg_lock_take(&list_lock);
-    }
+static void next_round_locked(void) {
     stg_lock_drop(&list_lock);
-    return NULL;
-}
-
-static int start_locked(void) {
-    int error = running ? 0 : pthread_create(&thread, NULL, sweep_forever, NULL);
-
-    running = running || !error;
-    return -error;
+    sweep(false);
+    stg_lock_take(&list_lock);
 }
 
 static int add(struct stg_inode *inode, struct stg_object *object) {
@@ -464,22 +459,17 @@ static int add(struct stg_inode *inode, struct stg_object *object) {
         return -ENOMEM;
     mapped->inode = inode;
     error = take_shadow(mapped, object);
-    if (!error) {
-        stg_lock_take(&list_lock);
-        error = start_locked();
-        if (!error) {
-            stg_inode_ref(inode);
-            mapped->next = list;
-            list = mapped;
-            pthread_cond_signal(&wake);
-        }
-        stg_lock_drop(&list_lock);
-    }
-    if (error && mapped) {
-        drop_shadow(mapped);
+    if (error) {
         free(mapped);
+        return error;
     }
-    return error;
+    stg_inode_ref(inode);
+    stg_lock_take(&list_lock);
+    mapped->next = list;
+    list = mapped;
+    stg_sweeper_wake_locked(&sweeper);
+    stg_lock_drop(&list_lock);
+    return 0;
 }
 
 int stg_live_begin(struct stg_inode *inode) {
@@ -527,16 +517,9 @@ void stg_live_release(struct stg_inode *inode, int flags) {
         stg_io_release(inode, flags);
 }
 
-void stg_live_stop(void) {
-    bool join;
+int stg_live_start(void) { return stg_sweeper_start(&sweeper); }
 
-    stg_lock_take(&list_lock);
-    stopping = true;
-    join = running;
-    running = false;
-    pthread_cond_signal(&wake);
-    stg_lock_drop(&list_lock);
-    if (join)
-        (void)pthread_join(thread, NULL); /* ours, and joined once */
+void stg_live_stop(void) {
+    stg_sweeper_stop(&sweeper);
     sweep(true);
 }

@@ -16,6 +16,9 @@
 
 #include "fs/inode.h"
 
+/* Starts the thread that carries; 0 or -errno. */
+int stg_live_start(void);
+
 /* Ends the carrying, with whatever is left carried. Before the copies go. */
 void stg_live_stop(void);
 

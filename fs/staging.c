@@ -220,6 +220,8 @@ int stg_staging_start(void) {
     if (!error)
         error = stg_keep_start();
     if (!error)
+        error = stg_live_start();
+    if (!error)
         error = watch_pressure();
     return error;
 }
@@ -639,33 +641,34 @@ bool stg_staging_is_of_source(int error) {
 
 /* ---- changes ---- */
 
-void stg_staging_changed(struct stg_inode *inode) {
+/* What the inode has is of the past. Its object, referenced; NULL where it has none. */
+static struct stg_object *withdraw(struct stg_inode *inode) {
     struct stg_object *object;
 
     if (!cache || !stg_inode_is_regular(inode))
-        return;
+        return NULL;
     stg_ranges_drop(inode);
     object = object_of(inode);
-    if (!object)
-        return;
-    stg_object_invalidate(cache, object);
+    if (object)
+        stg_object_invalidate(cache, object);
+    return object;
+}
+
+void stg_staging_changed(struct stg_inode *inode) {
+    struct stg_object *object = withdraw(inode);
+
     /* One that is in use is made current: who has it open or mapped sees the change. */
-    if (stg_object_state(cache, object) == STG_STALE)
+    if (object && stg_object_state(cache, object) == STG_STALE)
         (void)stg_object_refresh(cache, object, false); /* or with the next look */
-    stg_object_unref(cache, object);
+    if (object)
+        stg_object_unref(cache, object);
 }
 
 void stg_staging_withdraw(struct stg_inode *inode) {
-    struct stg_object *object;
+    struct stg_object *object = withdraw(inode);
 
-    if (!cache || !stg_inode_is_regular(inode))
-        return;
-    stg_ranges_drop(inode);
-    object = object_of(inode);
-    if (!object)
-        return;
-    stg_object_invalidate(cache, object);
-    stg_object_unref(cache, object);
+    if (object)
+        stg_object_unref(cache, object);
 }
 
 void stg_staging_free(struct stg_inode *inode) {

@@ -35,7 +35,7 @@ start
 for name in one two three; do head -c 20000 /dev/urandom | base64 >"$SLOW_UNDER/$name"; done
 : >"$SLOW_UNDER/empty"
 head -c 3000000 /dev/urandom >"$SLOW_UNDER/large"
-mount_fs
+mount_fs settle=0
 check "a file is read right" same_files one
 same "it was fetched with one open" 1 "$(slow_count open)"
 check "and is right again" same_files one
@@ -52,6 +52,27 @@ cp /bin/true "$SLOW_UNDER/program"
 ran_staged() { "$MNT/program" && state_is program hot; }
 check "a program runs" "$MNT/program"
 check "and from a copy, once it has come to rest" wait_for 30 ran_staged
+cat >"$TMPDIR/rewritten.py" <<'PYTHON'
+import os, sys, time
+path = sys.argv[1]
+for number in range(20):
+    with open(path, "rb") as file: file.read()      # a copy, held for a moment more
+    writer = os.open(path, os.O_WRONLY)
+    os.ftruncate(writer, 0)
+    os.stat(path)                                   # the mount looks at the source in between
+    os.write(writer, b"content %d" % number)
+    os.close(writer)
+    end = time.monotonic() + 60
+    served = False
+    while not served:                               # until it is a copy that is read
+        file = os.open(path, os.O_RDONLY)           # open() would look at the file, too
+        got = os.read(file, 100)
+        served = os.getxattr(path, "user.stagefs.source") == b"copy"
+        os.close(file)
+        assert got == b"content %d" % number, (number, got)
+        assert time.monotonic() < end, "no copy is made"
+PYTHON
+check "what is looked at while it is written is read as it was written" python3 "$TMPDIR/rewritten.py" "$MNT/three"
 same "nothing was fetched in vain" 0 "$(stat_of failed_fills)"
 finish "one fetch"
 
