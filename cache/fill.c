@@ -2,16 +2,10 @@
 /* Owns one fetch from its open to its close. What becomes of the content is the caller's affair. */
 #include "cache/fill.h"
 
+#include "util/clock.h"
 #include "util/cleanup.h"
 
 #include <time.h>
-
-static int64_t monotonic_ns(void) {
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail for this clock */
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 /* Reads up to `bytes`, short only at the end of the file. Returns how many, or -errno. */
 static ssize_t read_fully(const struct stg_source *source, int handle, char *buffer, size_t bytes,
@@ -90,7 +84,7 @@ static int fill_open(const struct stg_source *source, int handle, struct stg_ran
 int stg_fill(const struct stg_source *source, void *key, struct stg_range range,
              struct stg_fill_limits limits, struct stg_filled *ret_filled) {
     struct stg_filled filled = {0};
-    int64_t start_ns = monotonic_ns();
+    int64_t start_ns = stg_clock_monotonic_ns();
     int handle = source->ops->open(source->context, key, limits.again);
     int error;
 
@@ -100,7 +94,7 @@ int stg_fill(const struct stg_source *source, void *key, struct stg_range range,
     source->ops->close(source->context, handle);
     if (error)
         return error;
-    filled.took_ns = (uint64_t)(monotonic_ns() - start_ns);
+    filled.took_ns = (uint64_t)(stg_clock_monotonic_ns() - start_ns);
     *ret_filled = filled;
     return 0;
 }

@@ -12,6 +12,7 @@
  */
 #include "cache/pressure.h"
 
+#include "util/clock.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 
@@ -70,13 +71,6 @@ struct stg_pressure {
     struct stg_pressure_rest rest;
     int64_t next_look_ns; /* where there are no triggers */
 };
-
-static int64_t monotonic_ns(void) {
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail for this clock */
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 /* ---- what is decided ---- */
 
@@ -247,7 +241,8 @@ static bool wait_for_level(struct stg_pressure *pressure, unsigned *ret_level) {
     for (unsigned i = 0; i < pressure->trigger_count; i++)
         polled[2 + i] = (struct pollfd){.fd = pressure->triggers[i].fd, .events = POLLPRI};
     *ret_level = STG_PRESSURE_NONE;
-    if (poll(polled, 2 + pressure->trigger_count, time_to_wait_ms(pressure, monotonic_ns())) < 0)
+    if (poll(polled, 2 + pressure->trigger_count,
+             time_to_wait_ms(pressure, stg_clock_monotonic_ns())) < 0)
         return true; /* interrupted */
     if (polled[0].revents)
         return false;
@@ -258,7 +253,7 @@ static bool wait_for_level(struct stg_pressure *pressure, unsigned *ret_level) {
 
         level = level > more ? level : more;
     }
-    *ret_level = has_triggers(pressure) ? level : look(pressure, monotonic_ns());
+    *ret_level = has_triggers(pressure) ? level : look(pressure, stg_clock_monotonic_ns());
     return true;
 }
 
@@ -270,11 +265,12 @@ static void *watch(void *argument) {
     while (wait_for_level(pressure, &level)) {
         if (level) {
             config->shrink(config->context, level);
-            stg_pressure_rest_begin(&pressure->rest, monotonic_ns(), config->quiet_ms);
-        } else if (stg_pressure_rest_is_due(&pressure->rest, monotonic_ns())) {
+            stg_pressure_rest_begin(&pressure->rest, stg_clock_monotonic_ns(), config->quiet_ms);
+        } else if (stg_pressure_rest_is_due(&pressure->rest, stg_clock_monotonic_ns())) {
             pressure->rest.awaited = config->relaxed(config->context);
             if (pressure->rest.awaited)
-                stg_pressure_rest_begin(&pressure->rest, monotonic_ns(), config->quiet_ms);
+                stg_pressure_rest_begin(&pressure->rest, stg_clock_monotonic_ns(),
+                                        config->quiet_ms);
         }
     }
     return NULL;

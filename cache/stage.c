@@ -12,6 +12,7 @@
 
 #include "cache/fill.h"
 #include "cache/stage_impl.h"
+#include "util/clock.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 
@@ -152,15 +153,8 @@ void stg_object_unref(struct stg_cache *cache, struct stg_object *object) {
 
 /* ---- fetching ---- */
 
-static int64_t system_now_ns(void) {
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_REALTIME, &now); /* cannot fail for this clock */
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 static int64_t now_ns(const struct stg_cache *cache) {
-    return cache->config.now_ns ? cache->config.now_ns() : system_now_ns();
+    return cache->config.now_ns ? cache->config.now_ns() : stg_clock_realtime_ns();
 }
 
 /* For a copy in use (`again`) whatever the file is now will do. */

@@ -10,6 +10,7 @@
 
 #include "fs/ops.h"
 #include "fs/staging.h"
+#include "util/clock.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 
@@ -80,13 +81,6 @@ static unsigned thread_count;
 static unsigned idle;
 static bool stopping;
 
-static int64_t monotonic_ns(void) {
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail for this clock */
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 /* ---- jobs ---- */
 
 static struct job *find_job_locked(uint64_t id) {
@@ -117,7 +111,7 @@ static struct job *make_job_locked(uid_t owner) {
 static void finish_locked(struct job *job, unsigned count) {
     job->open -= count;
     if (!job->open)
-        job->finished_ns = monotonic_ns();
+        job->finished_ns = stg_clock_monotonic_ns();
 }
 
 /* One file is done with: 0 and how large it is, or -errno. */
@@ -167,7 +161,8 @@ int stg_job_query(const struct stg_caller *caller, struct stagefs_job_request *r
 
     stg_lock_take(&lock);
     job = find_job_locked(request->job);
-    if (!job || (caller->uid && caller->uid != job->owner) || is_over_locked(job, monotonic_ns()))
+    if (!job || (caller->uid && caller->uid != job->owner) ||
+        is_over_locked(job, stg_clock_monotonic_ns()))
         error = -ENOENT;
     if (!error) {
         request->running = job->open > 0;

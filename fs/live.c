@@ -9,6 +9,7 @@
 
 #include "fs/iomode.h"
 #include "fs/staging.h"
+#include "util/io.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -153,20 +154,6 @@ static void update_shadow(struct mapped *mapped, const void *buffer, size_t byte
 
 /* ---- reading and writing ---- */
 
-static ssize_t write_source(int fd, const char *buffer, size_t bytes, off_t offset) {
-    size_t done = 0;
-
-    while (done < bytes) {
-        ssize_t put = pwrite(fd, buffer + done, bytes - done, offset + (off_t)done);
-
-        if (put < 0 && errno != EINTR)
-            return done ? (ssize_t)done : -errno;
-        if (put > 0)
-            done += (size_t)put;
-    }
-    return (ssize_t)done;
-}
-
 /* On a handle with O_APPEND what was written is the file's end, wherever it was to go. */
 static off_t where_it_went(int fd, size_t bytes, off_t offset) {
     int flags = fcntl(fd, F_GETFL);
@@ -212,9 +199,9 @@ ssize_t stg_live_write(struct stg_inode *inode, int fd, const void *buffer, size
     ssize_t put;
 
     if (!object)
-        return write_source(fd, buffer, bytes, offset);
+        return stg_io_write_whole(fd, buffer, bytes, offset);
     stg_lock_take(lock_of(inode));
-    put = write_source(fd, buffer, bytes, offset);
+    put = stg_io_write_whole(fd, buffer, bytes, offset);
     if (put > 0)
         write_copy_locked(inode, object, buffer, (size_t)put,
                           where_it_went(fd, (size_t)put, offset));
@@ -265,7 +252,7 @@ static int carry_piece(struct mapped *mapped, int fd, const char *piece, size_t 
             at++;
             continue;
         }
-        put = write_source(fd, piece + at, end - at, (off_t)(offset + at));
+        put = stg_io_write_whole(fd, piece + at, end - at, (off_t)(offset + at));
         if (put < 0)
             return (int)put;
         memcpy(mapped->shadow + offset + at, piece + at, (size_t)put);

@@ -9,6 +9,7 @@
 #include "fs/live.h"
 #include "fs/ranges.h"
 #include "fs/reply.h"
+#include "util/io.h"
 #include "util/cleanup.h"
 
 #include <sys/stat.h>
@@ -39,8 +40,7 @@ void stg_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
                  struct fuse_file_info *fi) {
     auto_call_fd call = {.fd = -1};
     stg_auto_free char *buffer = NULL;
-    size_t done = 0;
-    ssize_t live;
+    ssize_t got;
 
     if (stg_ranges_read(req, stg_inode_of(nodeid), size, offset))
         return;
@@ -50,25 +50,13 @@ void stg_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
         stg_reply_result(req, call.fd < 0 ? call.fd : -ENOMEM);
         return;
     }
-    live = stg_live_read(stg_inode_of(nodeid), buffer, size, offset);
-    if (live >= 0) {
-        (void)fuse_reply_buf(req, buffer, (size_t)live); /* nothing to undo */
-        return;
-    }
-    while (done < size) {
-        ssize_t got = pread(call.fd, buffer + done, size - done, offset + (off_t)done);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0 && !done) {
-            stg_reply_result(req, -errno);
-            return;
-        }
-        if (got <= 0)
-            break;
-        done += (size_t)got;
-    }
-    (void)fuse_reply_buf(req, buffer, done); /* nothing to undo */
+    got = stg_live_read(stg_inode_of(nodeid), buffer, size, offset);
+    if (got < 0) /* not shared by a writer and readers of a copy, or that cannot be read */
+        got = stg_io_read_whole(call.fd, buffer, size, offset);
+    if (got < 0)
+        stg_reply_result(req, (int)got);
+    else
+        (void)fuse_reply_buf(req, buffer, (size_t)got); /* nothing to undo */
 }
 
 /* Goes the write to its offset, although the handle's descriptor was opened with O_APPEND? */

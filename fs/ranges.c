@@ -9,6 +9,7 @@
 
 #include "fs/iomode.h"
 #include "fs/reply.h"
+#include "util/io.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 
@@ -207,22 +208,8 @@ void stg_ranges_idle_locked(struct stg_inode *inode) {
 /* Reads what the pieces did not bring, from the source. Returns bytes or -errno. */
 static ssize_t read_source(const struct range_read *read, char *buffer) {
     stg_auto_fd int fd = stg_inode_open(read->inode, O_RDONLY | O_NONBLOCK);
-    size_t done = 0;
 
-    if (fd < 0)
-        return fd;
-    while (done < read->size) {
-        ssize_t got = pread(fd, buffer + done, read->size - done, read->offset + (off_t)done);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return done ? (ssize_t)done : -errno;
-        if (!got)
-            break;
-        done += (size_t)got;
-    }
-    return (ssize_t)done;
+    return fd < 0 ? fd : stg_io_read_whole(fd, buffer, read->size, read->offset);
 }
 
 /* Puts the pieces together. Returns bytes, or -errno where one is missing. */

@@ -14,6 +14,7 @@
 #include "fs/keep.h"
 #include "fs/live.h"
 #include "fs/ranges.h"
+#include "util/clock.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -46,13 +47,6 @@ static _Atomic uint64_t threshold_bytes;
 static _Atomic uint64_t hot_bytes;
 static _Atomic uint64_t cold_bytes;
 static _Atomic uint64_t pressure_events;
-
-static int64_t monotonic_ns(void) {
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail for this clock */
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 /* ---- the source ---- */
 
@@ -290,7 +284,7 @@ void stg_staging_saw(struct stg_inode *inode, const struct statx *stx) {
     now = identity_of(stx);
     lock = stg_inode_io_lock(inode);
     stg_lock_take(lock);
-    inode->staged->looked_ns = monotonic_ns();
+    inode->staged->looked_ns = stg_clock_monotonic_ns();
     stg_lock_drop(lock);
     stg_ranges_compare(inode, &now);
     object = object_of(inode);
@@ -423,7 +417,7 @@ static struct stg_object *begin_copy(struct stg_inode *inode, int mode, bool is_
         staged->mode = (int8_t)mode;
         staged->leaving = false;
     }
-    *ret_too_early = !staged || (!is_explicit && staged->retry_ns > monotonic_ns());
+    *ret_too_early = !staged || (!is_explicit && staged->retry_ns > stg_clock_monotonic_ns());
     mode = staged ? staged->mode : mode;
     stg_lock_drop(lock);
     if (*ret_too_early)
@@ -437,7 +431,7 @@ static struct stg_object *begin_copy(struct stg_inode *inode, int mode, bool is_
         decision.action = STG_ACTION_RANGES;
     if (decision.action == STG_ACTION_COPY) {
         if (!staged->object)
-            staged->looked_ns = monotonic_ns(); /* the fetch, which comes after, looks */
+            staged->looked_ns = stg_clock_monotonic_ns(); /* the fetch, which comes after, looks */
         object = make_object_locked(inode);
     }
     stg_lock_drop(lock);
@@ -463,9 +457,9 @@ static bool is_seen(struct stg_inode *inode) {
     bool seen;
 
     stg_lock_take(lock);
-    seen =
-        inode->staged && inode->staged->seen.ino &&
-        monotonic_ns() - inode->staged->looked_ns <= (int64_t)(stg_fs.options.attr_timeout_s * 1e9);
+    seen = inode->staged && inode->staged->seen.ino &&
+           stg_clock_monotonic_ns() - inode->staged->looked_ns <=
+               (int64_t)(stg_fs.options.attr_timeout_s * 1e9);
     stg_lock_drop(lock);
     return seen;
 }
@@ -475,7 +469,7 @@ static int look_if_due(struct stg_inode *inode) {
     int64_t looked_ns;
 
     if (!has_copy(inode, &looked_ns) ||
-        monotonic_ns() - looked_ns <= (int64_t)(stg_fs.options.attr_timeout_s * 1e9))
+        stg_clock_monotonic_ns() - looked_ns <= (int64_t)(stg_fs.options.attr_timeout_s * 1e9))
         return 0;
     return look(inode);
 }
@@ -619,7 +613,7 @@ void stg_staging_served(struct stg_inode *inode, int error) {
     if (!error)
         inode->staged->hits++;
     else if (error != -ESTALE && error != -EBUSY)
-        inode->staged->retry_ns = monotonic_ns() + RETRY_NS;
+        inode->staged->retry_ns = stg_clock_monotonic_ns() + RETRY_NS;
     stg_lock_drop(lock);
 }
 

@@ -182,10 +182,17 @@ path, under = sys.argv[1:]
 size = 20000
 with open(under, "wb") as file: file.write(b"." * size)
 os.utime(under, (10, 10))
-time.sleep(0.1)
-open(path, "rb").read()
-reader = open(path, "rb", buffering=0)
-assert os.getxattr(path, "user.stagefs.source") == b"copy", "not served by a copy"
+def open_copy():
+    """A reader whose file is the copy, and that is as the source."""
+    end = time.monotonic() + 60
+    while True:
+        file = open(path, "rb", buffering=0)
+        if os.getxattr(path, "user.stagefs.source") == b"copy" and file.read() == open(under, "rb").read():
+            return file
+        file.close()
+        assert time.monotonic() < end, "no copy of it is made"
+        time.sleep(0.01)
+reader = open_copy()
 seen = mmap.mmap(reader.fileno(), size, prot=mmap.PROT_READ)
 writer = os.open(path, os.O_RDWR)
 stores = mmap.mmap(writer, size)
@@ -212,16 +219,6 @@ carried(400, b"mine.")
 assert open(under, "rb").read()[300:305] == b"other", "a change behind the mount was undone"
 stores.close()
 seen.close(); reader.close()
-def open_copy():
-    """A reader whose file is the copy, and that is as the source."""
-    end = time.monotonic() + 60
-    while True:
-        file = open(path, "rb", buffering=0)
-        if os.getxattr(path, "user.stagefs.source") == b"copy" and file.read() == open(under, "rb").read():
-            return file
-        file.close()
-        assert time.monotonic() < end, "no copy of it is made"
-        time.sleep(0.01)
 first = open_copy()
 second = os.open(path, os.O_RDWR)
 mmap.mmap(second, size).close()
