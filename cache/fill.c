@@ -70,15 +70,18 @@ static int fill_open(const struct stg_source *source, int handle, struct stg_ran
     got = read_fully(source, handle, content, bytes + to_end, range.offset);
     if (got < 0)
         return (int)got;
-    error = source->ops->identify(source->context, handle, true, &after);
-    if (error)
-        return error;
-    if ((uint64_t)got != bytes || !stg_identity_equal(&filled->identity, &after))
+    if ((uint64_t)got != bytes)
         return -ESTALE;
     filled->content = content;
     filled->bytes = bytes;
-    content = NULL;
-    return 0;
+    if (limits.came)
+        limits.came(limits.context, filled);
+    error = source->ops->identify(source->context, handle, true, &after);
+    if (!error && !stg_identity_equal(&filled->identity, &after))
+        error = -ESTALE;
+    if (!error)
+        content = NULL; /* the caller's */
+    return error;
 }
 
 int stg_fill(const struct stg_source *source, void *key, struct stg_range range,

@@ -30,6 +30,12 @@ struct stg_fill_limits {
     int64_t now_ns;     /* the time of day that the source's times are compared with */
     bool again;         /* as of source.h: for a copy that is in use */
     int64_t settle_ns;  /* a change as young as that may be followed by one that does not show */
+    /*
+     * Gets what was read before it is known to be of one version: as good as what the source would
+     * have given to who reads it himself, and not to be kept. NULL: nobody.
+     */
+    void (*came)(void *context, const struct stg_filled *filled);
+    void *context;
 };
 
 /*

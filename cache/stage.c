@@ -157,15 +157,57 @@ static int64_t now_ns(const struct stg_cache *cache) {
     return cache->config.now_ns ? cache->config.now_ns() : stg_clock_realtime_ns();
 }
 
-/* For a copy in use (`again`) whatever the file is now will do. */
-static int fill(struct stg_cache *cache, const struct stg_object *object, bool again,
+/* A fetch, and the version that the file had when it began. */
+struct fetching {
+    struct stg_cache *cache;
+    struct stg_object *object;
+    uint32_t version;
+};
+
+/* Takes the waiters that want the content as soon as it was read; of that version alone. */
+static struct stg_waiter *take_hasty(const struct fetching *fetching) {
+    struct stg_waiter *taken = NULL;
+    struct stg_waiter **at = &fetching->object->waiters;
+
+    stg_lock_take(&fetching->cache->lock);
+    while (*at && fetching->object->version == fetching->version) {
+        struct stg_waiter *waiter = *at;
+
+        if (waiter->came) {
+            *at = waiter->next;
+            waiter->next = taken;
+            taken = waiter;
+        } else {
+            at = &waiter->next;
+        }
+    }
+    stg_lock_drop(&fetching->cache->lock);
+    return taken;
+}
+
+static void content_came(void *context, const struct stg_filled *filled) {
+    struct stg_waiter *waiters = take_hasty(context);
+
+    while (waiters) {
+        struct stg_waiter *next = waiters->next; /* the waiter's memory is his again afterwards */
+
+        waiters->came(waiters, filled);
+        waiters = next;
+    }
+}
+
+/* For a copy in use (`fetching` is NULL) whatever the file is now will do. */
+static int fill(struct stg_cache *cache, const struct stg_object *object, struct fetching *fetching,
                 struct stg_filled *ret_filled) {
+    bool again = !fetching;
     struct stg_fill_limits limits = {.max_bytes = cache->config.file_bytes
                                                       ? cache->config.file_bytes
                                                       : atomic_load(&cache->hot_budget.limit_bytes),
                                      .again = again,
                                      .now_ns = now_ns(cache),
-                                     .settle_ns = again ? 0 : cache->config.settle_ns};
+                                     .settle_ns = again ? 0 : cache->config.settle_ns,
+                                     .came = again ? NULL : content_came,
+                                     .context = fetching};
 
     return stg_fill(cache->source, object->key, object->range, limits, ret_filled);
 }
@@ -196,20 +238,20 @@ static void count_fill(struct stg_cache *cache, const struct stg_object *object,
 static void fetch(struct stg_cache *cache, struct stg_object *object) {
     struct stg_filled filled = {0};
     struct stg_copy copy = {0};
+    struct fetching fetching = {.cache = cache, .object = object};
     struct stg_waiter *waiters;
-    uint32_t version;
     int error;
 
     stg_lock_take(&cache->lock);
-    version = object->version;
+    fetching.version = object->version;
     error = object->freed ? -ECANCELED : 0;
     stg_lock_drop(&cache->lock);
     if (!error)
-        error = fill(cache, object, false, &filled);
+        error = fill(cache, object, &fetching, &filled);
     if (!error)
         error = stg_reclaim_keep(cache, filled.content, filled.bytes, &copy);
     stg_lock_take(&cache->lock);
-    if (!error && (object->version != version || object->freed))
+    if (!error && (object->version != fetching.version || object->freed))
         error = object->freed ? -ECANCELED : -ESTALE;
     waiters = stg_stage_take_waiters_locked(object);
     object->busy = false;
@@ -286,6 +328,8 @@ static int begin_fetch_locked(struct stg_cache *cache, struct stg_object *object
         return -ECANCELED;
     if (waiter)
         stg_stage_count(&cache->stats.waits);
+    if (waiter && object->range.bytes)
+        stg_stage_count(&cache->stats.range_waits);
     stg_stage_move_locked(cache, object, STG_FILLING);
     object->busy = true;
     object->refs++;
@@ -308,6 +352,8 @@ int stg_object_want(struct stg_cache *cache, struct stg_object *object, enum stg
     } else if (object->state == STG_HOT) {
         stg_stage_hold_locked(object);
         stg_stage_count(&cache->stats.hot_hits);
+        if (object->range.bytes)
+            stg_stage_count(&cache->stats.hot_range_hits);
         result = STG_WANT_READY;
     } else if (object->state == STG_COLD) {
         object->busy = inflate = true;
@@ -478,7 +524,7 @@ int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool 
 
     if (!begin_refresh(cache, object, by_writer, &version))
         return -EBUSY;
-    error = fill(cache, object, true, &filled);
+    error = fill(cache, object, NULL, &filled);
     if (!error) /* the copy is ours while the object is busy */
         error = stg_reclaim_rewrite(cache, &object->copy, filled.content, filled.bytes, by_writer);
     stg_lock_take(&cache->lock);

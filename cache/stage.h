@@ -41,6 +41,7 @@ struct stg_cache_config {
 /* What happened since the start. */
 struct stg_cache_stats {
     _Atomic uint64_t hot_hits;
+    _Atomic uint64_t hot_range_hits; /* of those, by ranges */
     _Atomic uint64_t cold_hits;
     _Atomic uint64_t fills;
     _Atomic uint64_t filled_bytes;
@@ -48,6 +49,7 @@ struct stg_cache_stats {
     _Atomic uint64_t changed_fills;  /* the file changed meanwhile */
     _Atomic uint64_t refused_fills;  /* no room, or too large */
     _Atomic uint64_t waits;          /* were told to wait for a fetch */
+    _Atomic uint64_t range_waits;    /* of those, for a range */
     _Atomic uint64_t range_fills;    /* of the fills those of a range */
     _Atomic uint64_t refreshed;      /* fetched anew into a copy in use */
     _Atomic uint64_t packed;         /* went cold */
@@ -64,6 +66,13 @@ struct stg_cache_stats {
 struct stg_waiter {
     /* Called by any thread, without locks; `result` as of stg_object_want(), never 0. */
     void (*done)(struct stg_waiter *waiter, int result);
+
+    /*
+     * NULL; or called instead of done() where the copy is being fetched, as soon as the content was
+     * read: as of stg_fill_limits' came(), with nothing held. One who reads once needs no more, and
+     * is spared the source's second answer.
+     */
+    void (*came)(struct stg_waiter *waiter, const struct stg_filled *filled);
     struct stg_waiter *next;
 };
 

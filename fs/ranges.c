@@ -3,7 +3,9 @@
  * Owns the pieces of files that are staged by range, and the READs that wait for them.
  *
  * A READ wants all the pieces that it touches at once, and is answered by whoever brings the last
- * of them. The pieces are protected by the inode's io lock, and each has a reference to the inode.
+ * of them: with what was read just now, too, before the source has told that it did not change
+ * meanwhile, for that is what the source itself would have given. Only what is kept must be of one
+ * version. The pieces are protected by the inode's io lock, and each has a reference to the inode.
  */
 #include "fs/ranges.h"
 
@@ -33,6 +35,9 @@ struct stg_ranges {
     struct stg_object *pieces[];
 };
 
+/* Of a READ's piece: the content is in its buffer already. */
+#define PIECE_CAME 2
+
 /* A READ and the pieces that it needs. */
 struct range_read {
     fuse_req_t req;
@@ -41,14 +46,17 @@ struct range_read {
     off_t offset;
     uint64_t piece_bytes;
     unsigned count;
-    bool in_place; /* the request's thread waits, see stg_staging_may_park() */
+    bool in_place;            /* the request's thread waits, see stg_staging_may_park() */
+    char *buffer;             /* `size` bytes; owned */
+    struct stg_identity seen; /* what the inode was seen to be when the READ came */
     sem_t over;
     atomic_uint open; /* pieces that are still to come, and one while they are being asked for */
     struct piece_wait {
         struct stg_waiter waiter;
         struct range_read *read;
         struct stg_object *object; /* referenced; NULL: none is to be had */
-        int result;
+        int result;                /* STG_WANT_READY, PIECE_CAME or -errno */
+        size_t got;                /* bytes that came */
     } pieces[PIECES_PER_READ];
 };
 
@@ -206,25 +214,40 @@ void stg_ranges_idle_locked(struct stg_inode *inode) {
 /* ---- reading ---- */
 
 /* Reads what the pieces did not bring, from the source. Returns bytes or -errno. */
-static ssize_t read_source(const struct range_read *read, char *buffer) {
+static ssize_t read_source(const struct range_read *read) {
     stg_auto_fd int fd = stg_inode_open(read->inode, O_RDONLY | O_NONBLOCK);
 
-    return fd < 0 ? fd : stg_io_read_whole(fd, buffer, read->size, read->offset);
+    return fd < 0 ? fd : stg_io_read_whole(fd, read->buffer, read->size, read->offset);
+}
+
+/* The part of the READ that the piece is to fill: where it begins in the buffer. */
+static size_t start_of(const struct range_read *read, unsigned index) {
+    return index ? (size_t)(read->piece_bytes - (uint64_t)read->offset % read->piece_bytes +
+                            (index - 1) * read->piece_bytes)
+                 : 0;
+}
+
+static ssize_t read_piece(const struct range_read *read, unsigned index) {
+    struct stg_store *store = stg_cache_store(stg_staging_cache());
+    const struct piece_wait *piece = &read->pieces[index];
+    size_t start = start_of(read, index);
+
+    if (piece->result == PIECE_CAME)
+        return (ssize_t)piece->got;
+    if (piece->result != STG_WANT_READY)
+        return -EIO;
+    return stg_store_read(store, stg_object_copy(piece->object), read->buffer + start,
+                          read->size - start, ((uint64_t)read->offset + start) % read->piece_bytes);
 }
 
 /* Puts the pieces together. Returns bytes, or -errno where one is missing. */
-static ssize_t read_pieces(const struct range_read *read, char *buffer) {
-    struct stg_store *store = stg_cache_store(stg_staging_cache());
+static ssize_t read_pieces(const struct range_read *read) {
     size_t done = 0;
 
     for (unsigned i = 0; i < read->count && done < read->size; i++) {
         uint64_t at = (uint64_t)read->offset + done;
-        ssize_t got;
+        ssize_t got = read_piece(read, i);
 
-        if (read->pieces[i].result != STG_WANT_READY)
-            return -EIO;
-        got = stg_store_read(store, stg_object_copy(read->pieces[i].object), buffer + done,
-                             read->size - done, at % read->piece_bytes);
         if (got < 0)
             return got;
         done += (size_t)got;
@@ -250,13 +273,10 @@ static bool are_current(const struct range_read *read) {
 }
 
 static void finish_read(struct range_read *read) {
-    stg_auto_free char *buffer = malloc(read->size);
-    ssize_t got = buffer ? -EIO : -ENOMEM;
+    ssize_t got = are_current(read) ? read_pieces(read) : -ESTALE;
 
-    if (buffer && are_current(read))
-        got = read_pieces(read, buffer);
-    if (buffer && got < 0)
-        got = read_source(read, buffer);
+    if (got < 0)
+        got = read_source(read);
     for (unsigned i = 0; i < read->count; i++) {
         if (read->pieces[i].result == STG_WANT_READY)
             stg_object_put(stg_staging_cache(), read->pieces[i].object);
@@ -266,8 +286,9 @@ static void finish_read(struct range_read *read) {
     if (got < 0)
         stg_reply_result(read->req, (int)got);
     else
-        (void)fuse_reply_buf(read->req, buffer, (size_t)got); /* nothing to undo */
+        (void)fuse_reply_buf(read->req, read->buffer, (size_t)got); /* nothing to undo */
     stg_inode_unref(read->inode);
+    free(read->buffer);
     free(read);
 }
 
@@ -289,6 +310,25 @@ static void piece_is_there(struct stg_waiter *waiter, int result) {
     one_less(piece->read);
 }
 
+static void content_came(struct stg_waiter *waiter, const struct stg_filled *filled) {
+    struct piece_wait *piece = (struct piece_wait *)(void *)waiter;
+    struct range_read *read = piece->read;
+    size_t start = start_of(read, (unsigned)(piece - read->pieces));
+    uint64_t at = ((uint64_t)read->offset + start) % read->piece_bytes;
+    size_t room = read->size - start;
+
+    if (stg_identity_equal(&filled->identity, &read->seen)) {
+        piece->got = at < filled->bytes ? (size_t)(filled->bytes - at) : 0;
+        if (piece->got > room)
+            piece->got = room;
+        memcpy(read->buffer + start, filled->content + at, piece->got);
+        piece->result = PIECE_CAME;
+    } else {
+        piece->result = -ESTALE;
+    }
+    one_less(read);
+}
+
 static void want_pieces(struct range_read *read) {
     for (unsigned i = 0; i < read->count; i++) {
         struct piece_wait *piece = &read->pieces[i];
@@ -298,6 +338,7 @@ static void want_pieces(struct range_read *read) {
             continue;
         atomic_fetch_add(&read->open, 1);
         piece->waiter.done = piece_is_there;
+        piece->waiter.came = content_came;
         result = stg_object_want(stg_staging_cache(), piece->object, STG_PRIORITY_WAITING,
                                  &piece->waiter);
         if (result) {
@@ -366,6 +407,7 @@ static bool take_pieces(struct range_read *read, uint64_t *ret_from, unsigned *r
         uint64_t last = ((uint64_t)read->offset + read->size - 1) / ranges->piece_bytes;
 
         taken = last - first < PIECES_PER_READ;
+        read->seen = inode->staged->seen;
         read->piece_bytes = ranges->piece_bytes;
         for (uint64_t i = first; taken && i <= last && i < ranges->count; i++)
             read->pieces[read->count++] = (struct piece_wait){
@@ -388,11 +430,13 @@ bool stg_ranges_read(fuse_req_t req, struct stg_inode *inode, size_t size, off_t
     read = calloc(1, sizeof(*read));
     if (!read)
         return false;
-    *read = (struct range_read){.req = req, .inode = inode, .size = size, .offset = offset};
+    *read = (struct range_read){
+        .req = req, .inode = inode, .size = size, .offset = offset, .buffer = malloc(size)};
     read->in_place = !stg_staging_may_park();
     (void)sem_init(&read->over, 0, 0); /* cannot fail with these */
     atomic_init(&read->open, 1);
-    if (!take_pieces(read, &from, &ahead)) {
+    if (!read->buffer || !take_pieces(read, &from, &ahead)) {
+        free(read->buffer);
         free(read);
         return false;
     }

@@ -323,6 +323,53 @@ static void a_change_during_the_fetch_is_never_kept(void **state) {
     }
 }
 
+/* A reader who takes what was read before it is known to be of one version. */
+struct hasty {
+    struct reader reader; /* first */
+    char content[FILE_BYTES];
+    uint64_t bytes;
+};
+
+static void content_came(struct stg_waiter *waiter, const struct stg_filled *filled) {
+    struct hasty *hasty = (struct hasty *)(void *)waiter;
+
+    memcpy(hasty->content, filled->content, filled->bytes);
+    hasty->bytes = filled->bytes;
+    tell_reader(waiter, STG_WANT_READY);
+}
+
+static void who_is_hasty_gets_what_was_read_and_nothing_else(void **state) {
+    (void)state;
+    for (int told = 0; told < 2; told++) {
+        struct hasty hasty = {.reader = new_reader()};
+        struct reader patient = new_reader();
+        char expected[FILE_BYTES];
+
+        start(ROOM(8), 0);
+        hasty.reader.waiter.came = content_came;
+        set_gate(true);
+        assert_int_equal(stg_object_want(cache, objects[6], STG_PRIORITY_WAITING, &patient.waiter),
+                         0);
+        assert_int_equal(
+            stg_object_want(cache, objects[6], STG_PRIORITY_WAITING, &hasty.reader.waiter), 0);
+        await_reader();
+        content_of(6, disk.versions[6], expected);
+        if (told)
+            stg_object_invalidate(cache, objects[6]);
+        else
+            change(6);
+        set_gate(false);
+        assert_int_equal(await(&patient), -ESTALE);
+        /* Who wrote through the mount is not to read what was before. */
+        assert_int_equal(await(&hasty.reader), told ? -ESTALE : STG_WANT_READY);
+        assert_int_equal(hasty.bytes, told ? 0 : FILE_BYTES);
+        if (!told)
+            assert_memory_equal(hasty.content, expected, FILE_BYTES);
+        assert_int_equal(state_of(6), STG_ABSENT);
+        stop();
+    }
+}
+
 static void who_holds_an_old_copy_keeps_it_and_nobody_else_gets_it(void **state) {
     unsigned before;
 
@@ -560,6 +607,7 @@ int main(void) {
         cmocka_unit_test(a_prediction_needs_nobody_to_wait),
         cmocka_unit_test(the_sources_error_is_passed_on_and_forgotten),
         cmocka_unit_test(a_change_during_the_fetch_is_never_kept),
+        cmocka_unit_test(who_is_hasty_gets_what_was_read_and_nothing_else),
         cmocka_unit_test(who_holds_an_old_copy_keeps_it_and_nobody_else_gets_it),
         cmocka_unit_test(validation_compares_identities),
         cmocka_unit_test(the_hot_limit_holds_and_the_held_stay),
