@@ -31,12 +31,14 @@ static enum stg_mode mode_for_size(const struct stg_facts *facts) {
 }
 
 static struct stg_decision decide_fast(const struct stg_facts *facts, enum stg_mode mode) {
+    bool asked_for = facts->mode != STG_MODE_ADAPTIVE && facts->is_explicit;
+
+    if (asked_for && mode == STG_MODE_PREFETCH)
+        return decision(STG_ACTION_COPY, mode, "a copy was asked for");
+    if (!asked_for && facts->resident_percent >= WARM_PERCENT)
+        return decision(STG_ACTION_NONE, STG_MODE_NONE, "it is in the page cache already");
     if (mode == STG_MODE_MMAP)
         return decision(STG_ACTION_ADVISE, mode, "the source's own pages serve it");
-    if (facts->mode != STG_MODE_ADAPTIVE && facts->is_explicit)
-        return decision(STG_ACTION_COPY, mode, "a copy was asked for");
-    if (facts->resident_percent >= WARM_PERCENT)
-        return decision(STG_ACTION_NONE, STG_MODE_NONE, "it is in the page cache already");
     return decision(STG_ACTION_ADVISE, mode, "a local source reads ahead, a copy would not pay");
 }
 

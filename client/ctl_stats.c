@@ -30,9 +30,12 @@ struct row {
 static const struct row rows[] = {
     HEAD("Served"),
     ROW(UNIT_COUNT, hot_hits, "by hot copies"),
+    PART(UNIT_COUNT, hot_range_hits, hot_hits, "  by range (mode mmap)"),
     ROW(UNIT_COUNT, cold_hits, "by cold copies"),
     ROW(UNIT_COUNT, misses, "after a wait for a fetch"),
+    PART(UNIT_COUNT, range_misses, misses, "  by range (mode mmap)"),
     ROW(UNIT_COUNT, source_opens, "by the source"),
+    PART(UNIT_COUNT, mmap_opens, source_opens, "  by its pages (mode mmap)"),
     HEAD("Memory"),
     PART(UNIT_BYTES, hot_bytes, hot_limit_bytes, "hot copies"),
     ROW(UNIT_BYTES, hot_peak_bytes, "  at most, so far"),

@@ -150,7 +150,10 @@ struct stagefs_stats_request {
     uint64_t fetch_p90_ns;
     uint64_t fetch_p99_ns;
     uint64_t pressure_events; /* times that memory pressure shrank the limit */
-    uint64_t spare[15];       /* 0 */
+    uint64_t hot_range_hits;  /* of hot_hits those by ranges; the rest is of whole files */
+    uint64_t range_misses;    /* the same of misses */
+    uint64_t mmap_opens;      /* of source_opens those in mode mmap: by the source's own pages */
+    uint64_t spare[12];       /* 0 */
 };
 
 /* Settings of the mount. UINT64_MAX or STAGEFS_MODE_DEFAULT: leave it. All are answered. */

@@ -151,6 +151,9 @@ static void fill_stats(struct stagefs_stats_request *request) {
         .fetch_p90_ns = stg_histogram_percentile_ns(&stats->fill_ns, 90),
         .fetch_p99_ns = stg_histogram_percentile_ns(&stats->fill_ns, 99),
         .pressure_events = stg_staging_pressure_events(),
+        .hot_range_hits = stats->hot_range_hits,
+        .range_misses = stats->range_waits,
+        .mmap_opens = stg_staging_mmap_opens(),
     };
 }
 

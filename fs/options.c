@@ -73,6 +73,8 @@ static const struct option_row rows[] = {
     {"settle", KIND_SECONDS, FIELD(settle_s), 0, NULL, "SECONDS", "0.02", NULL,
      "how long ago a file's last change must be for it to be staged: more than one tick of the "
      "source's clock"},
+    {"readahead", KIND_BYTES, FIELD(readahead_bytes), 0, NULL, "BYTES", "the kernel's, 128K", NULL,
+     "how much the kernel reads ahead in files that the daemon serves, staged by range or not"},
     {"compress", KIND_WORD, FIELD(compress), 0, compress_words, "lz4|none", "lz4", NULL,
      "what becomes of copies that are not used when room is needed: compressed, or dropped"},
     {"compress_level", KIND_COUNT, FIELD(compress_level), 1, NULL, "N", "3", NULL,
@@ -308,6 +310,7 @@ int stg_options_parse(int argc, char **argv, struct stg_options *ret_options) {
         .threshold_bytes = 1 << 20,
         .mem_bytes = STG_BYTES_DEFAULT,
         .cold_bytes = STG_BYTES_DEFAULT,
+        .readahead_bytes = STG_BYTES_DEFAULT,
         .compress_level = STG_CODEC_LEVEL_DEFAULT,
         .workers = 64,
     };

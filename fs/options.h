@@ -31,6 +31,7 @@ struct stg_options {
     uint64_t threshold_bytes; /* the largest file that is staged whole without being asked to */
     uint64_t mem_bytes;       /* of hot copies; STG_BYTES_DEFAULT until preflight */
     uint64_t cold_bytes;      /* of compressed ones; the same */
+    uint64_t readahead_bytes; /* of the kernel in this mount; STG_BYTES_DEFAULT: its own choice */
     double settle_s;          /* how long ago the last change of what is staged must be */
     enum stg_compress compress;
     unsigned compress_level;

@@ -5,6 +5,7 @@
 #include "cache/codec.h"
 #include "cache/memory.h"
 #include "config.h"
+#include "fs/readahead.h"
 #include "fs/volume.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -234,6 +235,12 @@ static int check_staging(void) {
         stg_error("option compress_level: %u is not a number from 1 to %d", options->compress_level,
                   STG_CODEC_LEVEL_MAX);
         return -EINVAL;
+    }
+    if (geteuid() && options->readahead_bytes != STG_BYTES_DEFAULT &&
+        options->readahead_bytes > STG_READAHEAD_KERNEL_BYTES) {
+        stg_error("option readahead: more than the kernel's own 128K needs root; give less, or "
+                  "leave it out");
+        return -EPERM;
     }
     (void)stg_memory_read("", &memory); /* where that fails, little is known, and little taken */
     if (!options->threads)

@@ -11,6 +11,7 @@
 #include "fs/linger.h"
 #include "fs/live.h"
 #include "fs/ops.h"
+#include "fs/readahead.h"
 #include "fs/staging.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -81,6 +82,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn) {
     fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_READ);
     fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_WRITE);
     fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_MOVE);
+    stg_readahead_init(conn);
     conn->no_interrupt = 1;
     conn->time_gran = 1;
     conn->max_background = 64;
@@ -191,6 +193,8 @@ static int mount_and_loop(void) {
     if (!error)
         error = stg_staging_start();
     if (!error)
+        error = stg_readahead_start();
+    if (!error)
         error = loop();
     if (error)
         stg_error("the mount on %s ends: %s", stg_fs.options.mountpoint, strerror(-error));
@@ -200,6 +204,7 @@ static int mount_and_loop(void) {
     stg_job_fini();
     stg_linger_stop(); /* before the connection that the ids belong to */
     fuse_session_unmount(stg_fs.session);
+    stg_readahead_stop();
     fuse_remove_signal_handlers(stg_fs.session);
     return error;
 }

@@ -10,6 +10,7 @@
 #include "cache/parallel_read.h"
 #include "cache/policy.h"
 #include "cache/pressure.h"
+#include "cache/residency.h"
 #include "fs/iomode.h"
 #include "fs/keep.h"
 #include "fs/live.h"
@@ -38,6 +39,7 @@ static struct stg_cache *cache;
 static struct stg_reader *reader;
 static struct stg_pressure *pressure;
 static _Atomic uint64_t source_opens;
+static _Atomic uint64_t mmap_opens;
 static _Atomic uint64_t advised;
 
 /* Of stg_staging_settings those that are not the engine's own. */
@@ -323,12 +325,13 @@ static int look(struct stg_inode *inode) {
 
 /* ---- deciding ---- */
 
-static struct stg_decision decide(struct stg_inode *inode, int mode, bool is_explicit) {
+static struct stg_decision decide(struct stg_inode *inode, int mode, bool is_explicit,
+                                  int resident_percent) {
     struct stg_facts facts = {
         .mode = (enum stg_mode)(mode < 0 ? atomic_load(&mount_mode) : mode),
         .is_explicit = is_explicit || atomic_load(&mount_mode) != STG_MODE_ADAPTIVE,
         .local = !inode->volume->remote,
-        .resident_percent = -1,
+        .resident_percent = resident_percent,
         .size_bytes = (int64_t)atomic_load_explicit(&inode->size_bytes, memory_order_relaxed),
         .threshold_bytes = (int64_t)atomic_load(&threshold_bytes),
         .room_bytes = (int64_t)stg_cache_usage(cache).hot_limit_bytes,
@@ -388,14 +391,23 @@ static bool has_copy(struct stg_inode *inode, int64_t *ret_looked_ns) {
     return has;
 }
 
-/* Has the source read ahead into its own page cache, once for each file that is known. */
-static void advise(struct stg_inode *inode) {
+/*
+ * Has the source read ahead into its own page cache, once for each file that is known; but for one
+ * that is there already. Returns what was decided then.
+ */
+static struct stg_decision advise(struct stg_inode *inode, int mode, bool is_explicit,
+                                  struct stg_decision decision) {
     stg_auto_fd int fd = stg_inode_open(inode, O_RDONLY | O_NONBLOCK | O_NOATIME);
+    uint64_t bytes = atomic_load(&threshold_bytes);
 
     if (fd < 0)
-        return;
-    (void)posix_fadvise(fd, 0, (off_t)atomic_load(&threshold_bytes), POSIX_FADV_WILLNEED);
+        return decision;
+    decision = decide(inode, mode, is_explicit, stg_residency_percent(fd, bytes));
+    if (decision.action != STG_ACTION_ADVISE)
+        return decision;
+    (void)posix_fadvise(fd, 0, (off_t)bytes, POSIX_FADV_WILLNEED); /* a hint and no more */
     atomic_fetch_add(&advised, 1);
+    return decision;
 }
 
 /*
@@ -409,6 +421,7 @@ static struct stg_object *begin_copy(struct stg_inode *inode, int mode, bool is_
     struct stg_object *object = NULL;
     struct stg_decision decision;
     struct stg_staged *staged;
+    bool asked_for = is_explicit;
     bool first;
 
     stg_lock_take(lock);
@@ -422,10 +435,18 @@ static struct stg_object *begin_copy(struct stg_inode *inode, int mode, bool is_
     stg_lock_drop(lock);
     if (*ret_too_early)
         return NULL;
-    decision = decide(inode, mode, is_explicit || mode >= 0);
+    is_explicit = is_explicit || mode >= 0;
+    decision = decide(inode, mode, is_explicit, -1);
     stg_lock_take(lock);
     first = !staged->why;
-    staged->why = decision.why;
+    stg_lock_drop(lock);
+    if (decision.action == STG_ACTION_ADVISE && decision.mode == STG_MODE_MMAP && !asked_for)
+        atomic_fetch_add_explicit(&mmap_opens, 1, memory_order_relaxed);
+    if (decision.action == STG_ACTION_ADVISE && (first || asked_for))
+        decision = advise(inode, mode, is_explicit, decision);
+    stg_lock_take(lock);
+    if (first || asked_for || decision.action != STG_ACTION_ADVISE)
+        staged->why = decision.why; /* what was found at the advice stays */
     /* Without passthrough nobody could open the copy of a file that is staged whole. */
     if (decision.action == STG_ACTION_COPY && !stg_fs.passthrough)
         decision.action = STG_ACTION_RANGES;
@@ -435,8 +456,6 @@ static struct stg_object *begin_copy(struct stg_inode *inode, int mode, bool is_
         object = make_object_locked(inode);
     }
     stg_lock_drop(lock);
-    if (decision.action == STG_ACTION_ADVISE && (first || is_explicit))
-        advise(inode);
     *ret_action = decision.action;
     return object;
 }
@@ -579,7 +598,7 @@ struct stg_staging_view stg_staging_view(struct stg_inode *inode) {
         view.why = "the mount stages nothing";
     else if (stg_staging_is_left_to_kernel(inode))
         view.why = "small, on a local source: the kernel reads it in one go";
-    view.mode = cache ? decide(inode, mode, mode >= 0).mode : STG_MODE_NONE;
+    view.mode = cache ? decide(inode, mode, mode >= 0, -1).mode : STG_MODE_NONE;
     return view;
 }
 
@@ -599,6 +618,8 @@ void stg_staging_set(const struct stg_staging_settings *settings) {
 }
 
 uint64_t stg_staging_source_opens(void) { return atomic_load(&source_opens); }
+
+uint64_t stg_staging_mmap_opens(void) { return atomic_load(&mmap_opens); }
 
 uint64_t stg_staging_pressure_events(void) { return atomic_load(&pressure_events); }
 

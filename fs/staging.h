@@ -130,6 +130,7 @@ void stg_staging_set(const struct stg_staging_settings *settings);
 /* How many opens the source served, and how many files a readahead hint was given for. */
 uint64_t stg_staging_source_opens(void);
 uint64_t stg_staging_advised(void);
+uint64_t stg_staging_mmap_opens(void); /* served by the source's own pages, in mode mmap */
 
 /* How often memory pressure shrank the limits. */
 uint64_t stg_staging_pressure_events(void);

@@ -53,13 +53,14 @@ class Set(ctypes.Structure):
 STAT_NAMES = """hot_hits cold_hits misses source_opens prefetch_fills range_fills filled_bytes advised failed_fills
 changed_fills refused_fills packed unpacked incompressible evicted evicted_unused evicted_unused_bytes invalidated
 corrupt hot_bytes hot_peak_bytes hot_limit_bytes cold_bytes cold_peak_bytes cold_limit_bytes cold_raw_bytes queued
-inodes fetch_mean_ns fetch_p50_ns fetch_p90_ns fetch_p99_ns pressure_events""".split()
+inodes fetch_mean_ns fetch_p50_ns fetch_p90_ns fetch_p99_ns pressure_events hot_range_hits
+range_misses mmap_opens""".split()
 
 
 class Stats(ctypes.Structure):
     number = 6
     _fields_ = [("version", ctypes.c_uint32), ("reserved", ctypes.c_uint32)] + \
-        [(name, ctypes.c_uint64) for name in STAT_NAMES] + [("spare", ctypes.c_uint64 * 15)]
+        [(name, ctypes.c_uint64) for name in STAT_NAMES] + [("spare", ctypes.c_uint64 * 12)]
 
 
 class Config(ctypes.Structure):

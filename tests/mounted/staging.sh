@@ -284,6 +284,34 @@ check "and hold at once" wait_for 30 low
 check "reading goes on" parallel_read
 finish "budgets"
 
+# ---- a local source ----
+
+new_dirs
+head -c 1000000 /dev/urandom >"$SRC/warm"
+head -c 1000000 /dev/urandom >"$SRC/cold"
+head -c 4000000 /dev/urandom >"$SRC/large"
+sync "$SRC/cold" "$SRC/large"
+mount_fs settle=0,readahead=4M
+read_ahead() { cat "/sys/class/bdi/$(mountpoint -d "$MNT")/read_ahead_kb"; }
+reads_ahead() { [ "$(read_ahead)" = "$1" ]; }
+check "the mount reads ahead as it was told" wait_for 20 reads_ahead 4096
+why() { control query "$MNT" "$1" | field why; }
+for name in cold large; do dd if="$SRC/$name" iflag=nocache count=0 status=none; done
+check "a file that is in the page cache is read right" cmp "$SRC/warm" "$MNT/warm"
+same "and left there" "it is in the page cache already" "$(why warm)"
+same "without a hint" 0 "$(stat_of advised)"
+cat "$MNT/cold" >/dev/null
+same "a file that is not is read ahead of" "a local source reads ahead, a copy would not pay" "$(why cold)"
+same "by a hint" 1 "$(stat_of advised)"
+cat "$MNT/large" >/dev/null
+same "a large one is served by the source's own pages" "1 the source's own pages serve it" \
+    "$(stat_of mmap_opens) $(why large)"
+check "and right" cmp "$SRC/large" "$MNT/large"
+unmount_fs && pass "local: the mount ends cleanly"
+mount_fs readahead=16K
+check "less than the kernel's own is had, too" wait_for 20 reads_ahead 16
+unmount_fs && pass "less: the mount ends cleanly"
+
 # ---- by range ----
 
 start timeout=0
@@ -317,6 +345,10 @@ with open(path, "rb") as file, open(under, "rb") as plain:
 PYTHON
 check "any part of it, by read and by mapping" python3 "$TMPDIR/ranges.py" "$MNT/large" "$SLOW_UNDER/large" 1
 check "any part of 2 GiB" python3 "$TMPDIR/ranges.py" "$MNT/huge" "$SLOW_UNDER/huge" 2
+same "what was read by range is counted so" yes "$(control stats "$MNT" | python3 -c '
+import json, sys
+stats = json.load(sys.stdin)
+print("yes" if 0 < stats["range_misses"] <= stats["misses"] and 0 < stats["hot_range_hits"] <= stats["hot_hits"] else stats)')"
 check "within the budget" test "$(stat_of hot_peak_bytes)" -le 8388608
 [ "$SANITIZER" != none ] || check "and in little memory" test "$(resident)" -lt 100000
 printf 'changed' | dd of="$SLOW_UNDER/large" bs=1M seek=2 conv=notrunc status=none
@@ -341,6 +373,33 @@ before=$(slow_count read)
 check "it is right" same_files large
 check "and served from the copy" test "$(slow_count read)" = "$before"
 finish "ranges"
+
+# ---- a part of a file, before the source has said that the file did not change meanwhile ----
+
+start timeout=60
+head -c 3000000 /dev/urandom >"$SLOW_UNDER/hasty"
+mount_fs settle=0,attr_timeout=60,entry_timeout=60
+cat >"$TMPDIR/hasty.py" <<'PYTHON'
+import os, subprocess, sys
+path, under, hold, held, go_on = sys.argv[1:]
+file = os.open(path, os.O_RDONLY)
+subprocess.run(hold, shell=True, check=True)    # what the source is asked whether the file changed, it does not answer
+reader = os.fork()
+if not reader:
+    want = open(under, "rb").read()[1 << 20:][:4096]
+    os._exit(0 if os.pread(file, 4096, 1 << 20) == want else 1)
+status = os.waitpid(reader, 0)[1]
+subprocess.run(held, shell=True, check=True)    # and was asked
+subprocess.run(go_on, shell=True, check=True)
+sys.exit(os.waitstatus_to_exitcode(status))
+PYTHON
+stat "$MNT/hasty" >/dev/null
+hold="printf '%s' gate=GETATTR >'$SLOW_CONTROL'; rm -f '$SLOW_STATS'; kill -HUP $SLOW_PID; until [ -s '$SLOW_STATS' ]; do :; done"
+held="until grep -q '\"at_gate\": [1-9]' '$SLOW_STATS'; do kill -USR1 $SLOW_PID; done"
+check "a part is there before the source has said that it did not change" timeout 60 python3 "$TMPDIR/hasty.py" \
+    "$MNT/hasty" "$SLOW_UNDER/hasty" "$hold" "$held" "${hold/gate=GETATTR/}"
+check "and what else is in the file" same_files hasty
+finish "hasty"
 
 # ---- an ordinary user: no passthrough, so everything is staged by range ----
 

@@ -65,6 +65,9 @@ static void a_local_source_is_not_copied_unasked(void **state) {
     assert_decision(&facts, STG_ACTION_ADVISE, STG_MODE_PREFETCH);
     facts.size_bytes = 100 * MIB;
     assert_decision(&facts, STG_ACTION_ADVISE, STG_MODE_MMAP);
+    facts.resident_percent = 99;
+    assert_decision(&facts, STG_ACTION_NONE, STG_MODE_NONE);
+    facts.resident_percent = -1;
     facts.mode = STG_MODE_PREFETCH; /* for the whole mount: not this file's own wish */
     assert_decision(&facts, STG_ACTION_ADVISE, STG_MODE_PREFETCH);
 }
@@ -82,6 +85,8 @@ static void what_is_asked_for_is_done(void **state) {
     assert_decision(&facts, STG_ACTION_NONE, STG_MODE_NONE);
     facts = facts_of(STG_MODE_MMAP, 10 * KIB, true);
     facts.is_explicit = true;
+    assert_decision(&facts, STG_ACTION_ADVISE, STG_MODE_MMAP);
+    facts.resident_percent = 100;
     assert_decision(&facts, STG_ACTION_ADVISE, STG_MODE_MMAP);
     facts = facts_of(STG_MODE_ADAPTIVE, 10 * KIB, true); /* left to us: do no harm */
     facts.is_explicit = true;
