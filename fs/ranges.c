@@ -257,6 +257,14 @@ static ssize_t read_pieces(const struct range_read *read) {
     return (ssize_t)done;
 }
 
+/* The version that the piece is of; NULL where it is not there. */
+static const struct stg_identity *version_of(const struct range_read *read,
+                                             const struct piece_wait *piece) {
+    if (piece->result == PIECE_CAME)
+        return &read->seen;
+    return piece->result == STG_WANT_READY ? stg_object_identity(piece->object) : NULL;
+}
+
 /* Are the pieces of the version that the inode is seen to have? */
 static bool are_current(const struct range_read *read) {
     struct stg_lock *lock = stg_inode_io_lock(read->inode);
@@ -265,10 +273,12 @@ static bool are_current(const struct range_read *read) {
     stg_lock_take(lock);
     seen = read->inode->staged->seen;
     stg_lock_drop(lock);
-    for (unsigned i = 0; i < read->count; i++)
-        if (read->pieces[i].result == STG_WANT_READY &&
-            !stg_identity_equal(stg_object_identity(read->pieces[i].object), &seen))
+    for (unsigned i = 0; i < read->count; i++) {
+        const struct stg_identity *version = version_of(read, &read->pieces[i]);
+
+        if (version && !stg_identity_equal(version, &seen))
             return false;
+    }
     return true;
 }
 
