@@ -236,8 +236,7 @@ static int check_staging(void) {
                   STG_CODEC_LEVEL_MAX);
         return -EINVAL;
     }
-    if (geteuid() && options->readahead_bytes != STG_BYTES_DEFAULT &&
-        options->readahead_bytes > STG_READAHEAD_KERNEL_BYTES) {
+    if (geteuid() && stg_readahead_is_raised()) {
         stg_error("option readahead: more than the kernel's own 128K needs root; give less, or "
                   "leave it out");
         return -EPERM;

@@ -15,6 +15,12 @@
 static pthread_t thread;
 static bool running;
 
+bool stg_readahead_is_raised(void) {
+    uint64_t bytes = stg_fs.options.readahead_bytes;
+
+    return bytes != STG_BYTES_DEFAULT && bytes > STG_READAHEAD_KERNEL_BYTES;
+}
+
 void stg_readahead_init(struct fuse_conn_info *conn) {
     uint64_t bytes = stg_fs.options.readahead_bytes;
 
@@ -49,10 +55,9 @@ static void *set_once_mounted(void *unused) {
 }
 
 int stg_readahead_start(void) {
-    uint64_t bytes = stg_fs.options.readahead_bytes;
     int error;
 
-    if (bytes == STG_BYTES_DEFAULT || bytes <= STG_READAHEAD_KERNEL_BYTES)
+    if (!stg_readahead_is_raised())
         return 0;
     error = pthread_create(&thread, NULL, set_once_mounted, NULL);
     running = !error;

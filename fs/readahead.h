@@ -11,7 +11,11 @@
 
 #include "fs/fs.h"
 
+/* What the kernel reads ahead by itself: it brings in smaller files with the first read. */
 #define STG_READAHEAD_KERNEL_BYTES ((uint64_t)128 << 10)
+
+/* Is more asked for than the kernel's own? That needs root. */
+bool stg_readahead_is_raised(void);
 
 /* Negotiates; from the session's init. */
 void stg_readahead_init(struct fuse_conn_info *conn);

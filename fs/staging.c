@@ -15,6 +15,7 @@
 #include "fs/keep.h"
 #include "fs/live.h"
 #include "fs/ranges.h"
+#include "fs/readahead.h"
 #include "util/clock.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
@@ -25,8 +26,6 @@
 #include <sys/sysmacros.h>
 #include <time.h>
 
-/* Files that the kernel's own readahead brings in with the first read. */
-#define KERNEL_READAHEAD_BYTES ((uint64_t)128 << 10)
 /* A source that answers as fast as this is as good as a copy. */
 #define LOCAL_NS_PER_FILE 100000
 /* After a fetch that failed, so long the source serves without another try. */
@@ -135,7 +134,7 @@ static void source_fetched(void *context, void *key, uint64_t bytes, uint64_t to
     uint64_t before = atomic_load_explicit(mean, memory_order_relaxed);
 
     (void)context;
-    if (bytes <= KERNEL_READAHEAD_BYTES) /* what is lost where two meet here is one sample */
+    if (bytes <= STG_READAHEAD_KERNEL_BYTES) /* what is lost where two meet here is one sample */
         atomic_store_explicit(mean, before ? before - before / 8 + took_ns / 8 : took_ns,
                               memory_order_relaxed);
 }
@@ -346,7 +345,7 @@ bool stg_staging_is_left_to_kernel(const struct stg_inode *inode) {
     return !cache || (!inode->volume->remote && atomic_load(&mount_mode) == STG_MODE_ADAPTIVE &&
                       !inode->staged &&
                       atomic_load_explicit(&inode->size_bytes, memory_order_relaxed) <=
-                          KERNEL_READAHEAD_BYTES);
+                          STG_READAHEAD_KERNEL_BYTES);
 }
 
 /* Under the io lock. */
@@ -432,14 +431,12 @@ static struct stg_object *begin_copy(struct stg_inode *inode, int mode, bool is_
     }
     *ret_too_early = !staged || (!is_explicit && staged->retry_ns > stg_clock_monotonic_ns());
     mode = staged ? staged->mode : mode;
+    first = staged && !staged->why;
     stg_lock_drop(lock);
     if (*ret_too_early)
         return NULL;
     is_explicit = is_explicit || mode >= 0;
     decision = decide(inode, mode, is_explicit, -1);
-    stg_lock_take(lock);
-    first = !staged->why;
-    stg_lock_drop(lock);
     if (decision.action == STG_ACTION_ADVISE && decision.mode == STG_MODE_MMAP && !asked_for)
         atomic_fetch_add_explicit(&mmap_opens, 1, memory_order_relaxed);
     if (decision.action == STG_ACTION_ADVISE && (first || asked_for))
