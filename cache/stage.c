@@ -402,10 +402,12 @@ void stg_object_put(struct stg_cache *cache, struct stg_object *object) {
     struct stg_copy copy = {0};
 
     stg_lock_take(&cache->lock);
+    object->refs++; /* with the last hold it may be retired by others before this is done */
     object->holds--;
     copy = take_left_over_locked(cache, object);
     stg_lock_drop(&cache->lock);
     give_up(cache, object, &copy);
+    stg_object_unref(cache, object);
 }
 
 void stg_object_join(struct stg_cache *cache, struct stg_object *object, bool writing) {
