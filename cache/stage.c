@@ -20,6 +20,8 @@
 #include <time.h>
 
 #define GHOSTS 65536
+/* A file that changes faster than it can be fetched: the copies in use are of what it was. */
+#define REWRITES_MAX 16
 /* Compression works on the stack, too. */
 #define WORKER_STACK_BYTES ((size_t)1 << 20)
 
@@ -234,6 +236,11 @@ static void count_fill(struct stg_cache *cache, const struct stg_object *object,
     }
 }
 
+/* Was the file seen to be another since the fetch began? */
+static bool is_overtaken_locked(const struct stg_object *object, const struct stg_filled *filled) {
+    return object->is_seen && !stg_identity_equal(&object->seen, &filled->identity);
+}
+
 /* Fetches an object that is FILLING and busy, and tells who waits. */
 static void fetch(struct stg_cache *cache, struct stg_object *object) {
     struct stg_filled filled = {0};
@@ -244,6 +251,7 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
 
     stg_lock_take(&cache->lock);
     fetching.version = object->version;
+    object->is_seen = false; /* what was seen before is not newer than what comes now */
     error = object->freed ? -ECANCELED : 0;
     stg_lock_drop(&cache->lock);
     if (!error)
@@ -251,7 +259,8 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
     if (!error)
         error = stg_reclaim_keep(cache, filled.content, filled.bytes, &copy);
     stg_lock_take(&cache->lock);
-    if (!error && (object->version != fetching.version || object->freed))
+    if (!error && (object->version != fetching.version || object->freed ||
+                   is_overtaken_locked(object, &filled)))
         error = object->freed ? -ECANCELED : -ESTALE;
     waiters = stg_stage_take_waiters_locked(object);
     object->busy = false;
@@ -488,6 +497,10 @@ bool stg_object_validate(struct stg_cache *cache, struct stg_object *object,
     bool differs;
 
     stg_lock_take(&cache->lock);
+    if (object->busy) { /* what is being fetched is compared with it in the end */
+        object->seen = *now;
+        object->is_seen = true;
+    }
     differs = (object->state == STG_HOT || object->state == STG_COLD) &&
               !stg_identity_equal(&object->identity, now);
     stg_lock_drop(&cache->lock);
@@ -510,11 +523,23 @@ static bool begin_refresh(struct stg_cache *cache, struct stg_object *object, bo
             stg_stage_move_locked(cache, object, STG_STALE);
         }
         object->busy = true;
+        object->is_seen = false;
         object->refs++;
         *ret_version = object->version;
     }
     stg_lock_drop(&cache->lock);
     return begun;
+}
+
+/* Makes the copy of a busy object what the file is. 0 or -errno; `ret_filled` is the caller's. */
+static int rewrite(struct stg_cache *cache, struct stg_object *object, bool by_writer,
+                   struct stg_filled *ret_filled) {
+    int error = fill(cache, object, NULL, ret_filled);
+
+    /* The copy is ours while the object is busy. */
+    return error ? error
+                 : stg_reclaim_rewrite(cache, &object->copy, ret_filled->content, ret_filled->bytes,
+                                       by_writer);
 }
 
 int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool by_writer) {
@@ -526,10 +551,18 @@ int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool 
 
     if (!begin_refresh(cache, object, by_writer, &version))
         return -EBUSY;
-    error = fill(cache, object, NULL, &filled);
-    if (!error) /* the copy is ours while the object is busy */
-        error = stg_reclaim_rewrite(cache, &object->copy, filled.content, filled.bytes, by_writer);
+    error = rewrite(cache, object, by_writer, &filled);
     stg_lock_take(&cache->lock);
+    /* Who saw that it changed again has found the object busy, and left it to us. */
+    for (int i = 0; i < REWRITES_MAX && !by_writer && !object->freed && object->is_seen &&
+                    (error == -ESTALE || (!error && is_overtaken_locked(object, &filled)));
+         i++) {
+        object->is_seen = false;
+        stg_lock_drop(&cache->lock);
+        stg_filled_fini(&filled);
+        error = rewrite(cache, object, by_writer, &filled);
+        stg_lock_take(&cache->lock);
+    }
     /* Writers come one at a time; what raised the version for them is their coming. */
     if (!error && ((object->version != version && !by_writer) || object->freed))
         error = -ESTALE;
@@ -538,7 +571,7 @@ int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool 
     if (!error)
         stg_stage_count(&cache->stats.refreshed);
     /* Else it stays for those alone who have it, until it is looked at once more. */
-    if (!error && !object->shared &&
+    if (!error && !object->shared && !is_overtaken_locked(object, &filled) &&
         stg_fill_is_settled(&filled.identity, now_ns(cache), cache->config.settle_ns)) {
         stg_stage_move_locked(cache, object, STG_HOT);
         object->identity = filled.identity;

@@ -22,6 +22,8 @@ struct stg_object {
     struct stg_range range;       /* constant */
     uint64_t hash;                /* constant */
     struct stg_identity identity; /* of the copy or blob; constant while somebody holds it */
+    struct stg_identity seen;     /* of the file, by somebody who looked while it was busy */
+    bool is_seen;                 /* since the fetch began */
     struct stg_copy copy;
     void *blob;
     size_t blob_bytes;

@@ -141,13 +141,15 @@ static struct stg_object *objects[FILES];
 
 #define ROOM(files) ((files)*stg_store_cost_bytes(FILE_BYTES))
 
+static bool in_memory = true; /* copies that cannot be rewritten, and need no privilege */
+
 static void start(uint64_t hot_bytes, uint64_t cold_bytes) {
     const struct stg_cache_config config = {.hot_bytes = hot_bytes,
                                             .cold_bytes = cold_bytes,
                                             .file_bytes = 1 << 20,
                                             .compress_level = 1,
                                             .workers = 4,
-                                            .in_memory = true,
+                                            .in_memory = in_memory,
                                             .now_ns = fixed_now_ns};
 
     disk.released = 0;
@@ -321,6 +323,63 @@ static void a_change_during_the_fetch_is_never_kept(void **state) {
         put(5);
         stop();
     }
+}
+
+/* The file may look the same before and after, and another in between to somebody else. */
+static void what_was_seen_during_the_fetch_is_compared(void **state) {
+    struct stg_identity seen;
+    struct reader reader = new_reader();
+
+    (void)state;
+    start(ROOM(8), 0);
+    assert_int_equal(hold(5), STG_WANT_READY);
+    seen = *stg_object_identity(objects[5]);
+    put(5);
+    stg_object_invalidate(cache, objects[5]);
+    set_gate(true);
+    assert_int_equal(stg_object_want(cache, objects[5], STG_PRIORITY_WAITING, &reader.waiter), 0);
+    await_reader();
+    seen.ctime_ns++;
+    assert_true(stg_object_validate(cache, objects[5], &seen)); /* there is nothing yet */
+    set_gate(false);
+    assert_int_equal(await(&reader), -ESTALE);
+    assert_int_equal(state_of(5), STG_ABSENT);
+    stop();
+}
+
+static void *refresh(void *result) {
+    *(int *)result = stg_object_refresh(cache, objects[6], false);
+    return NULL;
+}
+
+static void a_copy_in_use_follows_changes_during_its_refresh(void **state) {
+    struct stg_identity now;
+    pthread_t thread;
+    int result = -1;
+
+    (void)state;
+    in_memory = false;
+    start(ROOM(8), 0);
+    in_memory = true;
+    assert_int_equal(hold(6), STG_WANT_READY);
+    now = *stg_object_identity(objects[6]);
+    change(6);
+    now.ctime_ns++;
+    assert_false(stg_object_validate(cache, objects[6], &now));
+    assert_int_equal(state_of(6), STG_STALE);
+    set_gate(true);
+    assert_int_equal(pthread_create(&thread, NULL, refresh, &result), 0);
+    await_reader();
+    change(6);
+    now.ctime_ns++;
+    (void)stg_object_validate(cache, objects[6], &now);
+    assert_int_equal(stg_object_refresh(cache, objects[6], false), -EBUSY);
+    set_gate(false);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(result, 0);
+    assert_holds_version(6, disk.versions[6]);
+    put(6);
+    stop();
 }
 
 /* A reader who takes what was read before it is known to be of one version. */
@@ -607,6 +666,8 @@ int main(void) {
         cmocka_unit_test(a_prediction_needs_nobody_to_wait),
         cmocka_unit_test(the_sources_error_is_passed_on_and_forgotten),
         cmocka_unit_test(a_change_during_the_fetch_is_never_kept),
+        cmocka_unit_test(what_was_seen_during_the_fetch_is_compared),
+        cmocka_unit_test(a_copy_in_use_follows_changes_during_its_refresh),
         cmocka_unit_test(who_is_hasty_gets_what_was_read_and_nothing_else),
         cmocka_unit_test(who_holds_an_old_copy_keeps_it_and_nobody_else_gets_it),
         cmocka_unit_test(validation_compares_identities),
