@@ -17,6 +17,7 @@
 /* From the first taken to the last; the owner of each is named in docs/locking.md. */
 enum stg_rank {
     STG_RANK_DIRECTORY = 1,
+    STG_RANK_SYNC,
     STG_RANK_LIVE,
     STG_RANK_VOLUMES,
     STG_RANK_IO,
@@ -26,6 +27,7 @@ enum stg_rank {
     STG_RANK_DESCRIPTORS,
     STG_RANK_CACHE,
     STG_RANK_QUEUE,
+    STG_RANK_NOTIFY,
 };
 
 struct stg_lock {

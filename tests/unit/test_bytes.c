@@ -49,11 +49,28 @@ static void hashes_spread(void **state) {
     }
 }
 
+/* Each byte, the length and the seed count; zeros at the end, too. */
+static void hashes_every_byte(void **state) {
+    unsigned char bytes[40] = {0};
+    uint64_t plain = stg_hash_bytes(bytes, sizeof(bytes), 1);
+
+    (void)state;
+    assert_true(plain != stg_hash_bytes(bytes, sizeof(bytes), 2));
+    for (size_t i = 0; i < sizeof(bytes); i++) {
+        assert_true(stg_hash_bytes(bytes, i, 1) != plain);
+        bytes[i] = 1;
+        assert_true(stg_hash_bytes(bytes, sizeof(bytes), 1) != plain);
+        bytes[i] = 0;
+    }
+    assert_true(stg_hash_bytes(bytes, sizeof(bytes), 1) == plain);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(escapes_control_bytes),
         cmocka_unit_test(cuts_at_the_end_and_never_inside_an_escape),
         cmocka_unit_test(hashes_spread),
+        cmocka_unit_test(hashes_every_byte),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
