@@ -8,7 +8,14 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-enum stg_ctl_status { STG_CTL_OK = 0, STG_CTL_FAILED = 1, STG_CTL_USAGE = 2 };
+enum stg_ctl_status {
+    STG_CTL_OK = 0,
+    STG_CTL_FAILED = 1,
+    STG_CTL_USAGE = 2,
+    STG_CTL_LATE = 3, /* of sync: the time is over */
+};
+
+#define STG_CTL_SYNC_S 60 /* for how long sync waits, unless told */
 
 struct stg_ctl {
     bool recursive;
@@ -16,6 +23,7 @@ struct stg_ctl {
     bool no_wait;
     bool nul; /* lists have NULs between paths, not newlines */
     enum stagefs_mode mode;
+    double timeout_s;
     const char *set;   /* or NULL; as all here of argv */
     const char *list;  /* or NULL; "-" is stdin */
     const char *mount; /* or NULL */
@@ -28,6 +36,7 @@ int stg_ctl_stage(const struct stg_ctl *ctl);
 int stg_ctl_unstage(const struct stg_ctl *ctl);
 int stg_ctl_status(const struct stg_ctl *ctl);
 int stg_ctl_stats(const struct stg_ctl *ctl);
+int stg_ctl_sync(const struct stg_ctl *ctl);
 int stg_ctl_set(const struct stg_ctl *ctl);
 int stg_ctl_config(const struct stg_ctl *ctl);
 int stg_ctl_copy(const struct stg_ctl *ctl);

@@ -69,8 +69,27 @@ static const struct row rows[] = {
     ROW(UNIT_COUNT, corrupt, "dropped as damaged"),
     HEAD("Tree"),
     ROW(UNIT_COUNT, inodes, "files and folders known"),
+    HEAD("Changes of the source"),
+    ROW(UNIT_COUNT, events, "events heard"),
+    ROW(UNIT_COUNT, overflows, "times that some were lost"),
+    ROW(UNIT_COUNT, unwatched, "file systems not watched"),
+    ROW(UNIT_COUNT, invalidated_names, "names dropped"),
+    ROW(UNIT_COUNT, invalidated_files, "files dropped"),
+    ROW(UNIT_COUNT, syncs, "syncs"),
 };
 
+/* By enum stagefs_protocol_serve: in JSON, and for people after "served". */
+static const char *const serves[] = {"daemon", "passthrough", "pagecache"};
+static const char *const serves_text[] = {
+    "by the daemon",
+    "through kernel passthrough",
+    "from the kernel's page cache",
+};
+
+/* By enum stagefs_protocol_coherence. */
+static const char *const coherences[] = {"watch", "ttl", "strict", "frozen"};
+
+#define WORD(words, index) word(words, sizeof(words) / sizeof(*(words)), index)
 #define ROWS (sizeof(rows) / sizeof(*rows))
 
 static uint64_t value_at(const struct stagefs_stats_request *stats, size_t offset) {
@@ -78,6 +97,11 @@ static uint64_t value_at(const struct stagefs_stats_request *stats, size_t offse
 
     memcpy(&value, (const char *)stats + offset, sizeof(value));
     return value;
+}
+
+/* A mount of a later version may know more of them. */
+static const char *word(const char *const *words, size_t count, uint64_t index) {
+    return index < count ? words[index] : "?";
 }
 
 /* The part of what staging was to serve that was there; below 0 where there was nothing yet. */
@@ -92,6 +116,9 @@ static void write_json(const char *mount, const struct stagefs_stats_request *st
 
     stg_json_begin(&json, NULL, '{');
     stg_json_text(&json, "mount", mount);
+    stg_json_text(&json, "serve", WORD(serves, stats->serve));
+    stg_json_text(&json, "serve_why", *stats->serve_why ? stats->serve_why : NULL);
+    stg_json_text(&json, "coherence", WORD(coherences, stats->coherence));
     if (hit_rate(stats) < 0)
         stg_json_text(&json, "hit_rate", NULL);
     else
@@ -127,7 +154,12 @@ static void write_row(const struct row *row, const struct stagefs_stats_request 
 static void write_text(const char *mount, const struct stagefs_stats_request *stats) {
     printf("Mount ");
     stg_ctl_print(mount);
-    putchar('\n');
+    printf("\n  served %s", WORD(serves_text, stats->serve));
+    if (*stats->serve_why) {
+        printf(": ");
+        stg_ctl_print(stats->serve_why);
+    }
+    printf("\n  coherence: %s\n", WORD(coherences, stats->coherence));
     if (hit_rate(stats) < 0)
         printf("  %-26s %14s\n", "hit rate", "-");
     else
@@ -150,6 +182,7 @@ int stg_ctl_stats(const struct stg_ctl *ctl) {
     error = stg_ctl_ask(fd, STAGEFS_IOC_STATS, &stats);
     if (error)
         return stg_ctl_failed(name, -error);
+    stats.serve_why[sizeof(stats.serve_why) - 1] = '\0';
     if (ctl->json)
         write_json(name, &stats);
     else

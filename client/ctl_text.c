@@ -43,8 +43,9 @@ int stg_ctl_misused(const char *format, ...) {
 static const char *advice_for(int error) {
     switch (error) {
     case ENOTTY:
+        return "not on a stagefs mount, or on one of another version";
     case EOPNOTSUPP:
-        return "not on a stagefs mount that stages: mount with -o stage=adaptive";
+        return "the mount does not stage: mount with -o stage=adaptive";
     case EISDIR:
         return "is a folder: give -r for the files below it";
     case EPERM:

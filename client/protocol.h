@@ -12,7 +12,7 @@
  *   EINVAL      a payload that is not of this protocol; nothing was done
  *   EACCES      the caller may not read the file
  *   EPERM       the request is for the mount's owner or root
- *   EOPNOTSUPP  the mount does not stage (stage=none, or another version)
+ *   EOPNOTSUPP  the mount does not stage (stage=none, or another version); never of STATS and SYNC
  */
 #ifndef STAGEFS_PROTOCOL_H
 #define STAGEFS_PROTOCOL_H
@@ -113,10 +113,28 @@ struct stagefs_set_request {
     uint64_t staged_bytes;
 };
 
-/* Counters since the mount began, and what is in use now. All out but the version. */
+/* How what is read comes to who reads it. */
+enum stagefs_protocol_serve {
+    STAGEFS_SERVE_DAEMON = 0,      /* each open and read is the daemon's */
+    STAGEFS_SERVE_PASSTHROUGH = 1, /* the kernel reads the source's file, or the copy, itself */
+    STAGEFS_SERVE_PAGECACHE = 2,   /* by the mount's own pages; the daemon hears of no open */
+};
+
+/* How the mount comes to know of changes that are made on the source and not through it. */
+enum stagefs_protocol_coherence {
+    STAGEFS_COHERENCE_WATCH = 0,  /* the source tells of them */
+    STAGEFS_COHERENCE_TTL = 1,    /* what is known is looked at again after a while */
+    STAGEFS_COHERENCE_STRICT = 2, /* and before each use */
+    STAGEFS_COHERENCE_FROZEN = 3, /* never: the source is said not to change */
+};
+
+/*
+ * Counters since the mount began, and what is in use now. All out but the version. A mount that
+ * does not stage answers, too; what is about staging is then 0.
+ */
 struct stagefs_stats_request {
     uint32_t version;
-    uint32_t reserved;
+    uint32_t serve;          /* enum stagefs_protocol_serve */
     uint64_t hot_hits;       /* opens and reads served by a copy that was there */
     uint64_t cold_hits;      /* by one that was inflated for it */
     uint64_t misses;         /* that waited for a fetch */
@@ -153,7 +171,15 @@ struct stagefs_stats_request {
     uint64_t hot_range_hits;  /* of hot_hits those by ranges; the rest is of whole files */
     uint64_t range_misses;    /* the same of misses */
     uint64_t mmap_opens;      /* of source_opens those in mode mmap: by the source's own pages */
-    uint64_t spare[12];       /* 0 */
+    uint64_t coherence;       /* enum stagefs_protocol_coherence */
+    uint64_t events;          /* of the source that were heard */
+    uint64_t invalidated_names;
+    uint64_t invalidated_files; /* attributes or pages that the kernel was told to drop */
+    uint64_t overflows;         /* times that events were lost and everything was looked at again */
+    uint64_t syncs;
+    uint64_t unwatched;                /* file systems below the source that cannot be watched */
+    uint64_t spare[5];                 /* 0 */
+    char serve_why[STAGEFS_WHY_BYTES]; /* the reason for the way to serve, for people */
 };
 
 /* Settings of the mount. UINT64_MAX or STAGEFS_MODE_DEFAULT: leave it. All are answered. */
@@ -182,6 +208,21 @@ struct stagefs_advise_request {
     uint64_t length;
 };
 
+/*
+ * That changes made on the source show: begun by a request with ticket 0, whose answer has the
+ * number to ask with from then on. No request is held back until it is done; who waits asks again.
+ * Each change that was made on the source before the first request was sent is visible through the
+ * mount once `done` is 1. A ticket can be asked about as long as the mount lives, by anybody, and
+ * stays done; EINVAL where no such number was given out.
+ */
+struct stagefs_sync_request {
+    uint32_t version;
+    uint32_t flags;  /* 0 */
+    uint64_t ticket; /* in: 0 begins one, else asks about it; out: its number, never 0 */
+    uint32_t done;   /* out: 1 when every such change is visible; may be in the first answer */
+    uint32_t reserved;
+};
+
 #define STAGEFS_IOC_STAGE _IOWR(STAGEFS_IOC_TYPE, 1, struct stagefs_stage_request)
 #define STAGEFS_IOC_UNSTAGE _IOWR(STAGEFS_IOC_TYPE, 2, struct stagefs_stage_request)
 #define STAGEFS_IOC_JOB _IOWR(STAGEFS_IOC_TYPE, 3, struct stagefs_job_request)
@@ -190,5 +231,6 @@ struct stagefs_advise_request {
 #define STAGEFS_IOC_STATS _IOWR(STAGEFS_IOC_TYPE, 6, struct stagefs_stats_request)
 #define STAGEFS_IOC_CONFIG _IOWR(STAGEFS_IOC_TYPE, 7, struct stagefs_config_request)
 #define STAGEFS_IOC_ADVISE _IOWR(STAGEFS_IOC_TYPE, 8, struct stagefs_advise_request)
+#define STAGEFS_IOC_SYNC _IOWR(STAGEFS_IOC_TYPE, 9, struct stagefs_sync_request)
 
 #endif

@@ -165,10 +165,15 @@ static int open_mount_root(int fd) {
     return fd < 0 ? -errno : fd;
 }
 
+/* Or on a mount that does not stage. To ask for the settings changes none of them. */
 static bool is_outside(int fd) {
-    struct stagefs_stats_request stats = {.version = STAGEFS_PROTOCOL_VERSION};
+    struct stagefs_config_request config = {.version = STAGEFS_PROTOCOL_VERSION,
+                                            .mode = STAGEFS_MODE_DEFAULT,
+                                            .threshold_bytes = UINT64_MAX,
+                                            .hot_bytes = UINT64_MAX,
+                                            .cold_bytes = UINT64_MAX};
 
-    return stg_request_send(fd, STAGEFS_IOC_STATS, &stats) == -ENOTTY;
+    return stg_request_send(fd, STAGEFS_IOC_CONFIG, &config) == -ENOTTY;
 }
 
 int stagefs_unstage_set(int fd, const char *set) {

@@ -21,7 +21,8 @@ static int send_once(int fd, unsigned long command, void *request) {
 
 /*
  * EINVAL is a mount's answer to a payload that it does not know, and some file systems' answer to
- * any ioctl that they do not know. A mount of this protocol's version can always count.
+ * any ioctl that they do not know. A mount of this protocol's version can always count, also where
+ * it does not stage.
  */
 static bool speaks_protocol(int fd) {
     struct stagefs_stats_request stats = {.version = STAGEFS_PROTOCOL_VERSION};

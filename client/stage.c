@@ -7,6 +7,7 @@
 #include "client/outside.h"
 #include "client/path.h"
 #include "client/request.h"
+#include "client/warm.h"
 
 #include <fcntl.h>
 #include <stdarg.h>
@@ -67,6 +68,19 @@ static int wait_for_jobs(struct stg_batch *batch, const struct stagefs_options *
     }
 }
 
+/* ---- warming ---- */
+
+/* To wait for files to be staged is to wait until the kernel has them, where it serves them. */
+static bool wants_warm(const struct stg_plan *plan, const struct stagefs_options *options) {
+    return plan->command == STAGEFS_IOC_STAGE && plan->mode != STAGEFS_MODE_NONE &&
+           !options->no_wait;
+}
+
+static void ask_mounts(const struct stg_batch *batch, struct stg_warm *warm) {
+    for (size_t i = 0; i < batch->jobs.count; i++)
+        stg_warm_ask(warm, batch->jobs.jobs[i].device, batch->jobs.jobs[i].fd);
+}
+
 struct call {
     int dirfd;
     const char *const *files;
@@ -75,7 +89,9 @@ struct call {
     const struct stagefs_options *options;
 };
 
-static int run_pass(const struct call *call, bool examine, struct stagefs_result *result) {
+/* Adds to `warm` the mounts whose page cache is to be filled then. */
+static int run_pass(const struct call *call, bool examine, struct stagefs_result *result,
+                    struct stg_warm *warm) {
     struct stg_batch *batch = stg_batch_new(call->dirfd, call->plan);
     int error = 0;
 
@@ -96,6 +112,8 @@ static int run_pass(const struct call *call, bool examine, struct stagefs_result
     } else {
         error = wait_for_jobs(batch, call->options, result);
     }
+    if (!error && wants_warm(call->plan, call->options))
+        ask_mounts(batch, warm);
     stg_batch_free(batch);
     return error;
 }
@@ -133,12 +151,17 @@ static void name_failed(const struct call *call, struct stagefs_result *result) 
  */
 static int run(const struct call *call, struct stagefs_result *result) {
     bool examine = call->plan->recursive || call->options->no_wait;
-    int error = run_pass(call, examine, result);
+    struct stg_warm warm = {
+        .progress = call->options->progress, .result = result, .data = call->options->data};
+    int error = run_pass(call, examine, result, &warm);
 
     if (!error && result->failed && !examine && has_links(call))
-        error = run_pass(call, true, result);
+        error = run_pass(call, true, result, &warm);
     if (!error && result->failed)
         name_failed(call, result);
+    for (size_t i = 0; i < call->count && !error && warm.count; i++)
+        error = stg_warm_path(&warm, call->dirfd, call->files[i], call->plan->recursive);
+    stg_warm_fini(&warm);
     return error;
 }
 
@@ -255,6 +278,7 @@ int stagefs_stage_files(int dirfd, enum stagefs_mode mode, const char *first, ..
 static int run_open(int fd, bool staging, enum stagefs_mode mode) {
     struct stagefs_options options = STAGEFS_OPTIONS_INIT;
     struct stagefs_result result = {0};
+    struct stg_warm warm = {0};
     struct stg_batch *batch;
     struct stg_plan plan;
     struct stat st;
@@ -271,7 +295,12 @@ static int run_open(int fd, bool staging, enum stagefs_mode mode) {
         return -1;
     stg_batch_add_open(batch, fd, "");
     error = wait_for_jobs(batch, &options, &result);
+    if (!error && wants_warm(&plan, &options))
+        ask_mounts(batch, &warm);
     stg_batch_free(batch);
+    if (!error)
+        error = stg_warm_open(&warm, fd);
+    stg_warm_fini(&warm);
     return stg_request_answer(error ? error : -result.first_error);
 }
 

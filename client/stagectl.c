@@ -33,6 +33,8 @@ static const struct command commands[] = {
     {"status", "rf0j", "[-rj] [-f LIST [-0]] [FILE...]", "what is staged of files, and why",
      stg_ctl_status},
     {"stats", "j", "[-j] [MOUNT]", "the counters of a mount", stg_ctl_stats},
+    {"sync", "t", "[-t SECONDS] [MOUNT]", "wait until changes of the source show on a mount",
+     stg_ctl_sync},
     {"set", "jM", "[-j] [-M MOUNT] [SET]", "the sets of a mount, or one", stg_ctl_set},
     {"config", "j", "[-j] MOUNT [mode=|threshold=|mem=|cold=VALUE]...",
      "see or change the settings of a mount", stg_ctl_config},
@@ -42,6 +44,7 @@ static const struct command commands[] = {
 };
 
 #define COMMANDS (sizeof(commands) / sizeof(*commands))
+#define TIMEOUT_MAX_S 1000000000
 
 static const struct option options[] = {
     {"recursive", no_argument, NULL, 'r'},
@@ -52,6 +55,7 @@ static const struct option options[] = {
     {"null", no_argument, NULL, '0'},
     {"json", no_argument, NULL, 'j'},
     {"no-wait", no_argument, NULL, 'n'},
+    {"timeout", required_argument, NULL, 't'},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -69,6 +73,7 @@ static void usage(FILE *stream) {
                 "  -f, --from-file LIST  files named in LIST, one a line; - is standard input\n"
                 "  -0, --null            a NUL after each name in LIST, not a newline\n"
                 "  -n, --no-wait         do not wait until it is done\n"
+                "  -t, --timeout SECONDS how long to wait at most; 60 without it\n"
                 "  -j, --json            output for programs\n",
                 stream);
 }
@@ -96,6 +101,13 @@ static int take_set(struct stg_ctl *ctl, const char *name) {
     return STG_CTL_OK;
 }
 
+static int take_timeout(struct stg_ctl *ctl, const char *text) {
+    if (stg_parse_seconds(text, TIMEOUT_MAX_S, &ctl->timeout_s))
+        return stg_ctl_misused("--timeout %s: write seconds, such as 2.5, up to %d", text,
+                               TIMEOUT_MAX_S);
+    return STG_CTL_OK;
+}
+
 static int take_option(struct stg_ctl *ctl, int letter, const char *argument) {
     switch (letter) {
     case 'r':
@@ -120,6 +132,8 @@ static int take_option(struct stg_ctl *ctl, int letter, const char *argument) {
     case 'n':
         ctl->no_wait = true;
         break;
+    case 't':
+        return take_timeout(ctl, argument);
     default:
         break;
     }
@@ -130,7 +144,7 @@ static int take_option(struct stg_ctl *ctl, int letter, const char *argument) {
 static int read_options(const struct command *command, int argc, char **argv, struct stg_ctl *ctl) {
     int letter;
 
-    while ((letter = getopt_long(argc, argv, "rm:s:M:f:0jnh", options, NULL)) >= 0) {
+    while ((letter = getopt_long(argc, argv, "rm:s:M:f:0jnt:h", options, NULL)) >= 0) {
         if (letter == 'h')
             return -1;
         if (letter == '?') /* said by getopt */
@@ -156,7 +170,7 @@ static int finish(int status) {
 }
 
 int main(int argc, char **argv) {
-    struct stg_ctl ctl = {.mode = STAGEFS_DEFAULT};
+    struct stg_ctl ctl = {.mode = STAGEFS_DEFAULT, .timeout_s = STG_CTL_SYNC_S};
     const struct command *command;
     int status;
 

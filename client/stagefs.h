@@ -85,6 +85,10 @@ struct stagefs_options {
  * did; -1 where all did, or the call itself. A failure stops none of the others. Symbolic links are
  * followed. A folder fails with EISDIR, what is neither folder nor regular file with EINVAL.
  *
+ * Where the mount serves from the kernel's page cache, the caller's thread then reads the files, up
+ * to the mount's limit for copies in memory: who reads them after that asks nobody. This is part of
+ * the waiting, and done by each call that waits for files to be staged.
+ *
  * Outside a mount: the kernel is told that the files will be needed (POSIX_FADV_WILLNEED), and each
  * that it could be told of counts as staged.
  *
@@ -178,6 +182,21 @@ STAGEFS_API int stagefs_advise_sequential(int fd, off_t offset, off_t length);
 STAGEFS_API int stagefs_advise_random(int fd, off_t offset, off_t length);
 STAGEFS_API int stagefs_advise_willneed(int fd, off_t offset, off_t length);
 STAGEFS_API int stagefs_advise_dontneed(int fd, off_t offset, off_t length);
+
+/* ---- what others change ---- */
+
+/*
+ * Waits until every change that was made on the source of the mount before the call, and not
+ * through the mount, shows there: to be called between what changes the source and what reads it
+ * through the mount. `fd` is open on anything of the mount. Returns 0 then; -1 with ETIMEDOUT where
+ * that took longer than `timeout_s` seconds (negative: no limit; 0: it is asked once).
+ *
+ * Outside a mount, changes show when they are made: 0. A mount that does not stage is asked as
+ * well.
+ *
+ * Errors: EINVAL (no number), EBADF, and ENOTCONN where the mount's daemon is gone.
+ */
+STAGEFS_API int stagefs_sync(int fd, double timeout_s);
 
 /* ---- copying ---- */
 

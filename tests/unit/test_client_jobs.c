@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What a mount is sent for many files, and what is made of its answers. The mount is played by this
- * program: ioctl is wrapped by the linker (-Wl,--wrap=ioctl).
+ * program: ioctl is wrapped by the linker (-Wl,--wrap=ioctl), as is pread64, to count what is read.
  */
 #include "tests/unit/unit.h"
 
@@ -31,7 +31,10 @@ static struct {
     int polls_left; /* until the job is done */
     bool forgetful; /* no job is known */
     int refuse;     /* the errno of each request to stage */
+    bool pages;     /* serves from the page cache, */
+    uint64_t limit; /* of which this much may be read */
     unsigned requests, names, opens;
+    uint64_t read_bytes;
     uint32_t mode, flags;
     char set[STAGEFS_SET_BYTES];
     struct stagefs_job_request job; /* what it has come to */
@@ -93,6 +96,12 @@ static int take_job(struct stagefs_job_request *request) {
     return 0;
 }
 
+static int take_stats(struct stagefs_stats_request *request) {
+    request->serve = mount.pages ? STAGEFS_SERVE_PAGECACHE : STAGEFS_SERVE_PASSTHROUGH;
+    request->hot_limit_bytes = mount.limit;
+    return 0;
+}
+
 static int take(int fd, unsigned long command, void *request) {
     if (mount.interrupts-- > 0)
         return EINTR;
@@ -108,7 +117,7 @@ static int take(int fd, unsigned long command, void *request) {
     case STAGEFS_IOC_JOB:
         return take_job(request);
     case STAGEFS_IOC_STATS:
-        return 0;
+        return take_stats(request);
     default:
         return ENOTTY;
     }
@@ -125,6 +134,16 @@ int __wrap_ioctl(int fd, unsigned long command, ...) {
     va_end(list);
     errno = error ? error : errno;
     return error ? -1 : 0;
+}
+
+ssize_t __real_pread64(int fd, void *buffer, size_t bytes, off64_t offset);
+ssize_t __wrap_pread64(int fd, void *buffer, size_t bytes, off64_t offset);
+
+ssize_t __wrap_pread64(int fd, void *buffer, size_t bytes, off64_t offset) {
+    ssize_t got = __real_pread64(fd, buffer, bytes, offset);
+
+    mount.read_bytes += got > 0 ? (uint64_t)got : 0;
+    return got;
 }
 
 /* ---- the files: sub/f0… of one byte each, link -> sub/f1, dir -> sub ---- */
@@ -321,6 +340,61 @@ static void waiting_may_be_ended(void **state) {
     assert_int_equal(calls, 2);
 }
 
+/* ---- the page cache ---- */
+
+/* How much was read meanwhile. */
+static uint64_t stage_and_count(const char *file, const struct stagefs_options *options) {
+    mount.read_bytes = 0;
+    assert_int_equal(stagefs_stage_with(folder_fd, &file, 1, options, NULL), 1);
+    return mount.read_bytes;
+}
+
+static void pages_are_read_where_they_serve(void **state) {
+    struct stagefs_options options = STAGEFS_OPTIONS_INIT;
+    const char *files[] = {"sub/f0", "sub/missing", "link", "dir/f2"};
+    int fd = openat(folder_fd, "sub/f0", O_RDONLY | O_CLOEXEC);
+
+    (void)state;
+    mount.limit = UINT64_MAX;
+    assert_int_equal(stage_and_count("sub/f0", &options), 0);
+    mount.pages = true;
+    assert_int_equal(stage_and_count("sub/f0", &options), 1);
+    assert_int_equal(stagefs_stage(folder_fd, STAGEFS_PREFETCH, files, 4), 3);
+    assert_int_equal(errno, ENOENT);
+    assert_int_equal(mount.read_bytes, 1 + 3);
+    mount.read_bytes = 0;
+    assert_int_equal(stagefs_stage_prefetch(fd), 0);
+    assert_int_equal(mount.read_bytes, 1);
+    options.recursive = 1;
+    assert_int_equal(stage_and_count("sub", &options), MANY);
+    mount.limit = 7;
+    assert_int_equal(stage_and_count("sub", &options), 7);
+    close(fd);
+}
+
+static void pages_are_left_where_nobody_waits(void **state) {
+    struct stagefs_options options = STAGEFS_OPTIONS_INIT;
+    const char *file = "sub/f0";
+
+    (void)state;
+    mount.pages = true;
+    mount.limit = UINT64_MAX;
+    options.mode = STAGEFS_NONE;
+    assert_int_equal(stage_and_count(file, &options), 0);
+    options.mode = STAGEFS_DEFAULT;
+    options.no_wait = 1;
+    assert_int_equal(stage_and_count(file, &options), 0);
+    assert_int_equal(stagefs_unstage_files(folder_fd, &file, 1, NULL, NULL), 1);
+    assert_int_equal(mount.read_bytes, 0);
+}
+
+static void a_mount_without_staging_has_no_sets(void **state) {
+    (void)state;
+    /* It answers STATS, and CONFIG with ENOTTY. */
+    assert_int_equal(stagefs_unstage_set(folder_fd, "group"), 0);
+    assert_int_equal(mount.requests, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(many_files_are_few_requests, reset),
@@ -332,6 +406,9 @@ int main(void) {
         cmocka_unit_test_setup(a_refusal_is_that_of_all_files, reset),
         cmocka_unit_test_setup(a_mount_that_cannot_is_as_none, reset),
         cmocka_unit_test_setup(waiting_may_be_ended, reset),
+        cmocka_unit_test_setup(pages_are_read_where_they_serve, reset),
+        cmocka_unit_test_setup(pages_are_left_where_nobody_waits, reset),
+        cmocka_unit_test_setup(a_mount_without_staging_has_no_sets, reset),
     };
 
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

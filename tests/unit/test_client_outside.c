@@ -210,6 +210,10 @@ static void one_open_file(void **state) {
     assert_int_equal(stagefs_stage_mode(fd), STAGEFS_NONE);
     assert_int_equal(stagefs_unstage(fd), 0);
     assert_int_equal(stagefs_unstage_set(fd, "set"), 0);
+    assert_int_equal(stagefs_sync(fd, 0), 0);
+    assert_int_equal(stagefs_sync(folder_fd, -1), 0);
+    assert_int_equal(stagefs_sync(path, 1), -1);
+    assert_int_equal(errno, EBADF);
     assert_int_equal(stagefs_stage_auto(folder_fd), -1);
     assert_int_equal(errno, EISDIR);
     assert_int_equal(stagefs_stage_auto(path), -1);
