@@ -6,9 +6,13 @@
 #include "fs/control.h"
 
 #include "fs/creds.h"
+#include "fs/coherence.h"
 #include "fs/job.h"
+#include "fs/notify.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
+#include "fs/sync.h"
+#include "fs/watch.h"
 #include "util/cleanup.h"
 
 #include <stdio.h>
@@ -111,13 +115,44 @@ static int query(struct stg_inode *inode, const struct stg_caller *caller,
     return 0;
 }
 
-static void fill_stats(struct stagefs_stats_request *request) {
+static uint64_t coherence_number(void) {
+    switch (stg_fs.options.coherence) {
+    case STG_COHERENCE_WATCH:
+        return STAGEFS_COHERENCE_WATCH;
+    case STG_COHERENCE_STRICT:
+        return STAGEFS_COHERENCE_STRICT;
+    case STG_COHERENCE_FROZEN:
+        return STAGEFS_COHERENCE_FROZEN;
+    default:
+        return STAGEFS_COHERENCE_TTL;
+    }
+}
+
+static void fill_mount_stats(struct stagefs_stats_request *request) {
+    struct stg_watch_stats watch = stg_watch_stats();
+
+    request->version = STAGEFS_PROTOCOL_VERSION;
+    request->serve = stg_fs.no_open       ? STAGEFS_SERVE_PAGECACHE
+                     : stg_fs.passthrough ? STAGEFS_SERVE_PASSTHROUGH
+                                          : STAGEFS_SERVE_DAEMON;
+    (void)snprintf(request->serve_why, sizeof(request->serve_why), "%s",
+                   stg_fs.serve_why); /* cut where longer */
+    request->coherence = coherence_number();
+    request->events = watch.events;
+    request->overflows = watch.overflows;
+    request->unwatched = watch.unwatched;
+    request->invalidated_names = stg_notify_count_names();
+    request->invalidated_files = stg_notify_count_inodes();
+    request->syncs = stg_sync_count();
+    request->inodes = stg_inode_count();
+}
+
+static void fill_staging_stats(struct stagefs_stats_request *request) {
     struct stg_cache *cache = stg_staging_cache();
     const struct stg_cache_stats *stats = stg_cache_stats(cache);
     struct stg_cache_usage usage = stg_cache_usage(cache);
 
     *request = (struct stagefs_stats_request){
-        .version = STAGEFS_PROTOCOL_VERSION,
         .hot_hits = stats->hot_hits,
         .cold_hits = stats->cold_hits,
         .misses = stats->waits,
@@ -145,7 +180,6 @@ static void fill_stats(struct stagefs_stats_request *request) {
         .cold_limit_bytes = usage.cold_limit_bytes,
         .cold_raw_bytes = usage.cold_raw_bytes,
         .queued = usage.queued,
-        .inodes = stg_inode_count(),
         .fetch_mean_ns = stg_histogram_mean_ns(&stats->fill_ns),
         .fetch_p50_ns = stg_histogram_percentile_ns(&stats->fill_ns, 50),
         .fetch_p90_ns = stg_histogram_percentile_ns(&stats->fill_ns, 90),
@@ -155,6 +189,21 @@ static void fill_stats(struct stagefs_stats_request *request) {
         .range_misses = stats->range_waits,
         .mmap_opens = stg_staging_mmap_opens(),
     };
+}
+
+static int ask_for_sync(struct stagefs_sync_request *request) {
+    if (request->flags || request->reserved)
+        return -EINVAL;
+    if (!request->ticket) {
+        int error = stg_sync_begin(&request->ticket);
+
+        if (error)
+            return error;
+    } else if (!stg_sync_is_given(request->ticket)) {
+        return -EINVAL;
+    }
+    request->done = stg_sync_is_over(request->ticket);
+    return 0;
 }
 
 static bool wants_change(const struct stagefs_config_request *request) {
@@ -225,6 +274,7 @@ union request {
     struct stagefs_stats_request stats;
     struct stagefs_config_request config;
     struct stagefs_advise_request advise;
+    struct stagefs_sync_request sync;
 };
 
 static int serve(struct stg_inode *inode, const struct stg_caller *caller, unsigned int command,
@@ -243,14 +293,17 @@ static int serve(struct stg_inode *inode, const struct stg_caller *caller, unsig
                    ? stg_job_query_set(&request->set)
                    : -EINVAL;
     case STAGEFS_IOC_STATS:
-        if (!stg_staging_cache())
-            return -EOPNOTSUPP;
-        fill_stats(&request->stats);
+        request->stats = (struct stagefs_stats_request){0};
+        if (stg_staging_cache())
+            fill_staging_stats(&request->stats);
+        fill_mount_stats(&request->stats);
         return 0;
     case STAGEFS_IOC_CONFIG:
         return stg_staging_cache() ? configure(caller, &request->config) : -EOPNOTSUPP;
     case STAGEFS_IOC_ADVISE:
         return advise(inode, caller, &request->advise);
+    case STAGEFS_IOC_SYNC:
+        return ask_for_sync(&request->sync);
     default:
         return -EINVAL;
     }

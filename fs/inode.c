@@ -2,18 +2,22 @@
 /*
  * Owns the table of inodes: shards of chained hash tables that grow by themselves.
  *
- * An object is known by volume, inode number and, where there is one, its file handle: the handle
- * has the generation in it, so a number that the source's filesystem gives to another file makes
- * another inode. Then the old one is taken out of the table (`hashed`), and lives on for as long as
- * the kernel knows it.
+ * An object is known by volume and file handle, which has the generation in it: so a number that
+ * the source's filesystem gives to another file makes another inode; and it is what the source's
+ * events name an object by. On a volume without handles it is known by number, type and time of
+ * birth. Where one of those is another, the old inode is taken out of the table (`hashed`), and
+ * lives on for as long as the kernel knows it.
  *
  * uthash would cost 56 bytes an entry, half of what an inode takes here.
  */
 #include "fs/inode.h"
 
 #include "fs/fdcache.h"
+#include "fs/folders.h"
+#include "fs/held.h"
 #include "fs/kernel_abi.h"
 #include "fs/linger.h"
+#include "fs/listing.h"
 #include "fs/place.h"
 #include "fs/staging.h"
 #include "util/bytes.h"
@@ -37,8 +41,18 @@ struct shard {
 static struct shard shards[SHARDS];
 static struct stg_lock io_locks[IO_LOCKS];
 
-static uint64_t hash_of(const struct stg_volume *volume, uint64_t ino) {
+static uint64_t hash_of_ino(const struct stg_volume *volume, uint64_t ino) {
     return stg_hash_u64(ino ^ ((uintptr_t)volume << 8));
+}
+
+static uint64_t hash_of_handle(const struct stg_volume *volume, const void *bytes, size_t size) {
+    return stg_hash_bytes(bytes, size, (uintptr_t)volume);
+}
+
+static uint64_t hash_of(const struct stg_inode *inode) {
+    return inode->volume->handles
+               ? hash_of_handle(inode->volume, inode->handle, inode->handle_bytes)
+               : hash_of_ino(inode->volume, inode->ino);
 }
 
 static struct shard *shard_of(uint64_t hash) { return &shards[hash % SHARDS]; }
@@ -47,9 +61,7 @@ static struct stg_inode **bucket_of(struct shard *shard, uint64_t hash) {
     return &shard->buckets[(hash / SHARDS) & (shard->bucket_count - 1)];
 }
 
-static struct shard *inode_shard(const struct stg_inode *inode) {
-    return shard_of(hash_of(inode->volume, inode->ino));
-}
+static struct shard *inode_shard(const struct stg_inode *inode) { return shard_of(hash_of(inode)); }
 
 int stg_inode_init(void) {
     for (int i = 0; i < IO_LOCKS; i++)
@@ -103,7 +115,7 @@ static void grow_locked(struct shard *shard) {
 
         while (inode) {
             struct stg_inode *next = inode->next;
-            struct stg_inode **bucket = bucket_of(shard, hash_of(inode->volume, inode->ino));
+            struct stg_inode **bucket = bucket_of(shard, hash_of(inode));
 
             inode->next = *bucket;
             *bucket = inode;
@@ -120,7 +132,7 @@ static void unlink_from(struct stg_inode **list, struct stg_inode *inode) {
 }
 
 static void unhash_locked(struct shard *shard, struct stg_inode *inode) {
-    unlink_from(bucket_of(shard, hash_of(inode->volume, inode->ino)), inode);
+    unlink_from(bucket_of(shard, hash_of(inode)), inode);
     shard->entries--;
     inode->hashed = false;
 }
@@ -146,108 +158,145 @@ static void free_inode(struct stg_inode *inode) {
     stg_linger_drop(inode);
     stg_staging_free(inode);
     stg_fdcache_drop(inode);
+    stg_held_drop(inode);
+    stg_folders_drop(inode);
+    stg_listing_free(inode);
     stg_fd_close(inode->pinned_fd);
     stg_place_free(inode);
     free(inode);
 }
 
-static bool is_object(const struct stg_inode *inode, const struct stg_volume *volume, uint64_t ino,
-                      int type, const struct stg_file_handle *handle) {
-    if (inode->volume != volume || inode->ino != ino || inode->type != type)
+/* What an object is known by. */
+struct identity {
+    struct stg_volume *volume;
+    uint64_t ino;
+    uint64_t hash;
+    uint32_t birth; /* 0 on volumes with handles, and where the source does not tell */
+    int type;
+    const struct file_handle *handle; /* on volumes with handles */
+};
+
+static bool has_handle(const struct stg_inode *inode, const struct file_handle *handle) {
+    return inode->handle_bytes == handle->handle_bytes &&
+           inode->handle_type == handle->handle_type &&
+           !memcmp(inode->handle, handle->f_handle, inode->handle_bytes);
+}
+
+static bool is_object(const struct stg_inode *inode, const struct identity *id) {
+    if (inode->volume != id->volume)
         return false;
-    return !volume->handles || (inode->handle_bytes == handle->head.handle_bytes &&
-                                inode->handle_type == handle->head.handle_type &&
-                                !memcmp(inode->handle, handle->head.f_handle, inode->handle_bytes));
+    return id->volume->handles
+               ? has_handle(inode, id->handle)
+               : inode->ino == id->ino && inode->type == id->type && inode->birth == id->birth;
 }
 
-/* What identifies the object behind `fd`. */
-static int identify(int fd, const struct statx *stx, struct stg_volume **ret_volume,
-                    struct stg_file_handle *handle) {
+static uint32_t birth_of(const struct statx *stx) {
+    if (!(stx->stx_mask & STATX_BTIME))
+        return 0;
+    return (uint32_t)stg_hash_u64((uint64_t)stx->stx_btime.tv_sec ^ (uint64_t)stx->stx_btime.tv_nsec
+                                                                        << 32);
+}
+
+/* What identifies the object behind `fd`; `handle` gives room, and is referred to. */
+static int identify(int fd, const struct statx *stx, struct stg_file_handle *handle,
+                    struct identity *ret_id) {
+    struct stg_volume *volume;
     int mount_id;
-    int error = stg_volume_get(fd, stx, ret_volume);
+    int error = stg_volume_get(fd, stx, &volume);
 
+    if (error)
+        return error;
+    *ret_id = (struct identity){
+        .volume = volume, .ino = stx->stx_ino, .type = (int8_t)(stx->stx_mode >> 12)};
+    if (!volume->handles) {
+        ret_id->birth = birth_of(stx);
+        ret_id->hash = hash_of_ino(volume, stx->stx_ino);
+        return 0;
+    }
     handle->head.handle_bytes = STG_HANDLE_MAX_BYTES;
-    if (!error && (*ret_volume)->handles &&
-        name_to_handle_at(fd, "", &handle->head, &mount_id, AT_EMPTY_PATH))
-        error = -errno;
-    return error;
+    if (name_to_handle_at(fd, "", &handle->head, &mount_id, AT_EMPTY_PATH))
+        return -errno;
+    ret_id->handle = &handle->head;
+    ret_id->hash = hash_of_handle(volume, handle->head.f_handle, handle->head.handle_bytes);
+    return 0;
 }
 
-static struct stg_inode *new_inode(struct stg_volume *volume, const struct statx *stx,
-                                   const struct stg_file_handle *handle) {
-    uint8_t handle_bytes = volume->handles ? (uint8_t)handle->head.handle_bytes : 0;
+static struct stg_inode *new_inode(const struct identity *id) {
+    uint8_t handle_bytes = id->handle ? (uint8_t)id->handle->handle_bytes : 0;
     struct stg_inode *inode = calloc(1, offsetof(struct stg_inode, handle) + handle_bytes);
 
     if (!inode)
         return NULL;
-    inode->volume = volume;
-    inode->ino = stx->stx_ino;
-    inode->type = (int8_t)(stx->stx_mode >> 12);
+    inode->volume = id->volume;
+    inode->ino = id->ino;
+    inode->birth = id->birth;
+    inode->type = (int8_t)id->type;
     inode->pinned_fd = -1;
     inode->hashed = true;
     inode->handle_bytes = handle_bytes;
     if (handle_bytes) {
-        inode->handle_type = handle->head.handle_type;
-        memcpy(inode->handle, handle->head.f_handle, handle_bytes);
+        inode->handle_type = id->handle->handle_type;
+        memcpy(inode->handle, id->handle->f_handle, handle_bytes);
     }
     return inode;
 }
 
 /*
- * The hashed inode of the object. Others of the same volume and number, of an earlier generation,
- * are orphaned on the way: at most one of a number is alive.
+ * The hashed inode of the object. On a volume without handles others of the same number, which was
+ * given to another file since, are orphaned on the way.
  */
-static struct stg_inode *find_locked(struct shard *shard, uint64_t hash,
-                                     const struct stg_volume *volume, const struct statx *stx,
-                                     const struct stg_file_handle *handle) {
-    struct stg_inode *inode = *bucket_of(shard, hash);
+static struct stg_inode *find_locked(struct shard *shard, const struct identity *id) {
+    struct stg_inode *inode = *bucket_of(shard, id->hash);
 
     while (inode) {
         struct stg_inode *next = inode->next;
 
-        if (is_object(inode, volume, stx->stx_ino, stx->stx_mode >> 12, handle))
+        if (is_object(inode, id))
             return inode;
-        if (inode->volume == volume && inode->ino == stx->stx_ino)
+        if (!id->volume->handles && inode->volume == id->volume && inode->ino == id->ino)
             orphan_locked(shard, inode);
         inode = next;
     }
     return NULL;
 }
 
+static struct stg_inode *add_locked(struct shard *shard, const struct identity *id) {
+    struct stg_inode *inode = new_inode(id);
+    struct stg_inode **bucket;
+
+    if (!inode)
+        return NULL;
+    if (shard->entries >= shard->bucket_count)
+        grow_locked(shard);
+    bucket = bucket_of(shard, id->hash);
+    inode->next = *bucket;
+    *bucket = inode;
+    shard->entries++;
+    return inode;
+}
+
 int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, const char *name,
                   struct stg_inode **ret_inode) {
     struct stg_file_handle handle;
-    struct stg_volume *volume;
+    struct identity id;
     struct stg_inode *inode;
     struct shard *shard;
-    int error = identify(fd, stx, &volume, &handle);
-    uint64_t hash;
+    bool added = false;
+    int error = identify(fd, stx, &handle, &id);
 
     if (error)
         return error;
-    hash = hash_of(volume, stx->stx_ino);
-    shard = shard_of(hash);
+    shard = shard_of(id.hash);
     stg_lock_take(&shard->lock);
-    inode = find_locked(shard, hash, volume, stx, &handle);
-    if (!inode) {
-        inode = new_inode(volume, stx, &handle);
-        if (inode) {
-            struct stg_inode **bucket;
-
-            if (shard->entries >= shard->bucket_count)
-                grow_locked(shard);
-            bucket = bucket_of(shard, hash);
-            inode->next = *bucket;
-            *bucket = inode;
-            shard->entries++;
-        }
-    }
+    inode = find_locked(shard, &id);
+    if (!inode)
+        inode = add_locked(shard, &id);
     if (inode)
-        inode->nlookup++;
+        added = !inode->nlookup++;
     stg_lock_drop(&shard->lock);
     if (!inode)
         return -ENOMEM;
-    if (!volume->handles) {
+    if (!id.volume->handles) {
         error = name ? stg_place_set(inode, parent, name) : stg_inode_pin_to(inode, fd);
         if (error) {
             stg_inode_forget(inode, 1);
@@ -255,26 +304,47 @@ int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, con
         }
     }
     *ret_inode = inode;
-    return 0;
+    return added ? STG_INODE_NEW : 0;
 }
 
-struct stg_inode *stg_inode_find(int fd, const struct statx *stx) {
-    struct stg_file_handle handle;
-    struct stg_volume *volume;
+static struct stg_inode *find(const struct identity *id) {
+    struct shard *shard = shard_of(id->hash);
     struct stg_inode *inode;
-    struct shard *shard;
-    uint64_t hash;
 
-    if (identify(fd, stx, &volume, &handle))
-        return NULL;
-    hash = hash_of(volume, stx->stx_ino);
-    shard = shard_of(hash);
     stg_lock_take(&shard->lock);
-    inode = find_locked(shard, hash, volume, stx, &handle);
+    inode = find_locked(shard, id);
     if (inode)
         inode->refs++;
     stg_lock_drop(&shard->lock);
     return inode;
+}
+
+struct stg_inode *stg_inode_find(int fd, const struct statx *stx) {
+    struct stg_file_handle handle;
+    struct identity id;
+
+    return identify(fd, stx, &handle, &id) ? NULL : find(&id);
+}
+
+struct stg_inode *stg_inode_find_handle(const struct stg_volume *volume,
+                                        const struct file_handle *handle) {
+    struct identity id = {
+        .volume = (struct stg_volume *)volume,
+        .handle = handle,
+        .hash = hash_of_handle(volume, handle->f_handle, handle->handle_bytes),
+    };
+
+    return find(&id);
+}
+
+bool stg_inode_is_known(struct stg_inode *inode) {
+    struct shard *shard = inode_shard(inode);
+    bool known;
+
+    stg_lock_take(&shard->lock);
+    known = inode->nlookup > 0 || inode == stg_fs.root;
+    stg_lock_drop(&shard->lock);
+    return known;
 }
 
 void stg_inode_ref(struct stg_inode *inode) {
@@ -283,6 +353,17 @@ void stg_inode_ref(struct stg_inode *inode) {
     stg_lock_take(&shard->lock);
     inode->refs++;
     stg_lock_drop(&shard->lock);
+}
+
+bool stg_inode_try_ref(struct stg_inode *inode) {
+    struct shard *shard = inode_shard(inode);
+    bool alive;
+
+    stg_lock_take(&shard->lock);
+    alive = inode->nlookup || inode->refs || inode == stg_fs.root;
+    inode->refs += alive;
+    stg_lock_drop(&shard->lock);
+    return alive;
 }
 
 void stg_inode_raise(struct stg_inode *inode) {
@@ -330,30 +411,34 @@ struct inode_array {
     size_t room;
 };
 
-static void collect_locked(struct stg_inode *inode, struct inode_array *array) {
+/* False without memory: the others are not there. */
+static bool collect_locked(struct stg_inode *inode, struct inode_array *array) {
     for (; inode; inode = inode->next) {
         if (array->count == array->room) {
             size_t room = array->room ? array->room * 2 : 256;
             struct stg_inode **more = reallocarray(array->inodes, room, sizeof(*more));
 
             if (!more)
-                return; /* the others are not visited */
+                return false;
             array->inodes = more;
             array->room = room;
         }
         inode->refs++;
         array->inodes[array->count++] = inode;
     }
+    return true;
 }
 
-void stg_inode_each(void (*visit)(struct stg_inode *inode, void *context), void *context) {
+bool stg_inode_each(void (*visit)(struct stg_inode *inode, void *context), void *context) {
+    bool all = true;
+
     for (int i = 0; i < SHARDS; i++) {
         struct inode_array array = {0};
 
         stg_lock_take(&shards[i].lock);
         for (uint64_t j = 0; shards[i].buckets && j < shards[i].bucket_count; j++)
-            collect_locked(shards[i].buckets[j], &array);
-        collect_locked(shards[i].orphans, &array);
+            all = collect_locked(shards[i].buckets[j], &array) && all;
+        all = collect_locked(shards[i].orphans, &array) && all;
         stg_lock_drop(&shards[i].lock);
         for (size_t j = 0; j < array.count; j++) {
             visit(array.inodes[j], context);
@@ -361,6 +446,7 @@ void stg_inode_each(void (*visit)(struct stg_inode *inode, void *context), void 
         }
         free(array.inodes);
     }
+    return all;
 }
 
 /* At the end places would free their parents one by one; here every inode goes, in any order. */
@@ -369,6 +455,9 @@ static void free_list(struct stg_inode *inode) {
         struct stg_inode *next = inode->next;
 
         stg_fd_close(inode->pinned_fd);
+        stg_held_drop(inode);
+        stg_folders_drop(inode);
+        stg_listing_free(inode);
         stg_place_discard(inode);
         stg_staging_free(inode);
         free(inode);

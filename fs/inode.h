@@ -19,6 +19,9 @@
 
 #include "fs/fs.h"
 
+struct file_handle;
+struct stg_folder_watch;
+struct stg_listing;
 struct stg_place;
 struct stg_staged;
 
@@ -33,24 +36,29 @@ struct stg_inode {
     _Atomic(struct stg_staged *) staged; /* set once, under the io lock; NULL: never staged */
     uint64_t ino;                        /* constant: the source's inode number */
     _Atomic uint64_t size_bytes;         /* when it was last looked at; a guess */
-    uint64_t nlookup;       /* the kernel's lookup count; protected by the shard's lock */
-    uint32_t refs;          /* the daemon's references; protected by the shard's lock */
-    int32_t pinned_fd;      /* O_PATH of an object that has no name any more, or -1;
-                               protected by the place lock */
-    int32_t backing_id;     /* protected by the inode's io lock */
-    uint32_t opens;         /* the same */
-    uint32_t writers;       /* of them those for writing; the same */
-    uint16_t cache_slot;    /* protected by the descriptor cache's lock; 0: none */
-    uint8_t io_mode;        /* enum stg_iomode; protected by the io lock */
-    bool queued;            /* is on the linger queue; protected by the io lock */
-    bool mapped;            /* may be changed through a mapping that outlived its handle;
-                               protected by the io lock */
-    bool capability_lost;   /* by removexattr; protected by the io lock */
-    bool hashed;            /* still found by lookups; protected by the shard's lock */
-    uint8_t handle_bytes;   /* constant */
-    int8_t type;            /* constant: the file type of st_mode >> 12 */
-    int32_t handle_type;    /* constant */
-    unsigned char handle[]; /* constant */
+    _Atomic(struct stg_folder_watch *) folder_watch; /* of a folder, see folders.h */
+    _Atomic(struct stg_listing *) listing; /* of a folder; the rest under listing.c's lock */
+    _Atomic uint64_t version; /* of the content that the kernel may have, see coherence.h */
+    uint64_t nlookup;         /* the kernel's lookup count; protected by the shard's lock */
+    uint32_t refs;            /* the daemon's references; protected by the shard's lock */
+    int32_t pinned_fd;        /* O_PATH of an object that has no name any more, or -1;
+                                 protected by the place lock */
+    int32_t backing_id;       /* protected by the inode's io lock */
+    uint32_t opens;           /* the same */
+    uint32_t writers;         /* of them those for writing; the same */
+    uint16_t cache_slot;      /* protected by the descriptor cache's lock; 0: none */
+    uint8_t io_mode;          /* enum stg_iomode; protected by the io lock */
+    bool queued;              /* is on the linger queue; protected by the io lock */
+    bool mapped;              /* may be changed through a mapping that outlived its handle;
+                                 protected by the io lock */
+    bool capability_lost;     /* by removexattr; protected by the io lock */
+    bool hashed;              /* still found by lookups; protected by the shard's lock */
+    _Atomic bool paged;       /* the kernel may have pages of it that were read from the daemon */
+    uint32_t birth;           /* constant: a hash of the birth time, on volumes without handles */
+    uint8_t handle_bytes;     /* constant */
+    int8_t type;              /* constant: the file type of st_mode >> 12 */
+    int32_t handle_type;      /* constant */
+    unsigned char handle[];   /* constant */
 };
 
 /* What statx must be asked for wherever an inode is looked up. */
@@ -75,8 +83,11 @@ int stg_inode_init(void);
 /* Frees every inode, whatever its counts: for the end of the mount. */
 void stg_inode_fini(void);
 
-/* Calls `visit` with each inode that is known, which stays known meanwhile. */
-void stg_inode_each(void (*visit)(struct stg_inode *inode, void *context), void *context);
+/*
+ * Calls `visit` with each inode that is known, which stays known meanwhile. False where memory was
+ * short, and some were not visited.
+ */
+bool stg_inode_each(void (*visit)(struct stg_inode *inode, void *context), void *context);
 
 /* How many inodes are known. */
 uint64_t stg_inode_count(void);
@@ -84,8 +95,10 @@ uint64_t stg_inode_count(void);
 /*
  * The inode of the object behind `fd` (O_PATH is enough; borrowed) that `stx` describes, its
  * lookup count raised by one. `parent` and `name` say where it was found: the way back to it on a
- * volume without file handles; NULL for an object that has no name. Returns 0 or -errno.
+ * volume without file handles; NULL for an object that has no name. Returns 0; STG_INODE_NEW where
+ * its lookup count was zero, so that the kernel did not know it; or -errno.
  */
+#define STG_INODE_NEW 1
 int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, const char *name,
                   struct stg_inode **ret_inode);
 
@@ -140,5 +153,15 @@ void stg_proc_fd(char path[STG_PROC_FD_BYTES], int fd);
 
 /* A known inode by the object behind `fd`, referenced; NULL where it is not known. */
 struct stg_inode *stg_inode_find(int fd, const struct statx *stx);
+
+/* The same by file handle, on a volume that has such. `handle` is borrowed. */
+struct stg_inode *stg_inode_find_handle(const struct stg_volume *volume,
+                                        const struct file_handle *handle);
+
+/* Refers to the inode unless it is about to be freed, which whoever calls keeps from happening. */
+bool stg_inode_try_ref(struct stg_inode *inode);
+
+/* Has the kernel been given the inode, and not forgotten it? */
+bool stg_inode_is_known(struct stg_inode *inode);
 
 #endif

@@ -2,7 +2,9 @@
 /* Owns attributes: getattr, statx, setattr, statfs, and what a write takes away. */
 #include "fs/ops.h"
 
+#include "fs/coherence.h"
 #include "fs/creds.h"
+#include "fs/held.h"
 #include "fs/iomode.h"
 #include "fs/live.h"
 #include "fs/reply.h"
@@ -24,27 +26,34 @@ static int get_attributes(struct stg_inode *inode, int flags, struct statx *ret_
     return 0;
 }
 
-void stg_op_getattr(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
-    struct stg_inode *inode = stg_inode_of(nodeid);
+/* `changed`: through the mount, just now, which says nothing of the pages. */
+static void reply_attributes(fuse_req_t req, struct stg_inode *inode, bool changed) {
+    stg_auto_look look = stg_coherence_enter();
     double timeout_s =
         stg_reply_attr_timeout(inode); /* before the look: a mapping may go between */
     struct statx stx;
     struct stat attr;
-    int error;
+    int error = get_attributes(inode, 0, &stx);
 
-    (void)fi; /* may be stale or absent; the inode is enough */
-    error = get_attributes(inode, 0, &stx);
     if (error) {
         stg_reply_result(req, error);
         return;
     }
+    if (!changed)
+        stg_coherence_saw(inode, &stx);
     stg_reply_fill_stat(inode->volume, &stx, &attr);
     (void)fuse_reply_attr(req, &attr, timeout_s); /* nothing to undo */
+}
+
+void stg_op_getattr(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
+    (void)fi; /* may be stale or absent; the inode is enough */
+    reply_attributes(req, stg_inode_of(nodeid), false);
 }
 
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
 void stg_op_statx(fuse_req_t req, fuse_ino_t nodeid, int flags, int mask,
                   struct fuse_file_info *fi) {
+    stg_auto_look look = stg_coherence_enter();
     struct stg_inode *inode = stg_inode_of(nodeid);
     double timeout_s = stg_reply_attr_timeout(inode);
     struct statx stx;
@@ -58,6 +67,7 @@ void stg_op_statx(fuse_req_t req, fuse_ino_t nodeid, int flags, int mask,
         stg_reply_result(req, error);
         return;
     }
+    stg_coherence_saw(inode, &stx);
     stg_reply_fill_stat(inode->volume, &stx, &attr);
     stx.stx_ino = attr.st_ino;
     stx.stx_mode = (uint16_t)attr.st_mode;
@@ -139,8 +149,14 @@ static int change_size(struct stg_inode *inode, const char *path, off_t size,
 
     if (fi && fi->fh)
         return ftruncate((int)fi->fh - 1, size) ? -errno : 0;
-    if (inode->volume->data_fd < 0)
-        return truncate(path, size) ? -errno : 0;
+    if (inode->volume->data_fd < 0 && !truncate(path, size))
+        return 0;
+    if (inode->volume->data_fd < 0 && errno != EACCES)
+        return -errno;
+    if (inode->volume->data_fd < 0) {
+        fd = stg_held_open(inode, O_WRONLY);
+        return fd < 0 ? fd : ftruncate(fd, size) ? -errno : 0;
+    }
     fd = stg_inode_open(inode, O_WRONLY); /* a read-only mount refuses here */
     if (fd < 0)
         return fd;
@@ -213,6 +229,8 @@ static int change(fuse_req_t req, struct stg_inode *inode, int fd, const struct 
         error = change_nothing(req, inode, fd);
     else if ((to_set & FUSE_SET_ATTR_KILL_SUID) && (to_set & FUSE_SET_ATTR_SIZE))
         error = stg_kill_privileges(req, fd);
+    if (to_set & FUSE_SET_ATTR_MODE)
+        stg_held_before_chmod(inode);
     if (!error && (to_set & FUSE_SET_ATTR_MODE))
         error = chmod(path, attr->st_mode & 07777) ? -errno : 0;
     if (!error && (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
@@ -240,7 +258,7 @@ void stg_op_setattr(fuse_req_t req, fuse_ino_t nodeid, struct stat *attr, int to
     if (error)
         stg_reply_result(req, error);
     else
-        stg_op_getattr(req, nodeid, NULL);
+        reply_attributes(req, inode, true);
 }
 
 void stg_op_statfs(fuse_req_t req, fuse_ino_t nodeid) {

@@ -4,9 +4,14 @@
  *
  * Offsets are the source's own (d_off), so they stay good across seekdir and concurrent change
  * exactly as far as the source's do.
+ *
+ * Where folders are opened without telling, each READDIR opens the folder and goes to its offset:
+ * nothing is kept that could be of the past. The kernel keeps the whole listing then, and comes
+ * seldom.
  */
 #include "fs/ops.h"
 
+#include "fs/coherence.h"
 #include "fs/reply.h"
 #include "util/cleanup.h"
 #include "util/lock.h"
@@ -15,6 +20,7 @@
 #include <string.h>
 
 #define DIR_BUFFER_BYTES 32768
+#define DIR_BUFFER_MIN_BYTES 2048
 
 struct dir_handle {
     struct stg_lock lock;
@@ -22,6 +28,7 @@ struct dir_handle {
     off_t position; /* of the entry at `next`; protected by lock, as all below */
     size_t next;
     size_t filled;
+    size_t room; /* constant: how much is read at once */
     _Alignas(struct dirent64) char buffer[DIR_BUFFER_BYTES];
 };
 
@@ -35,19 +42,37 @@ static void free_handle(struct dir_handle *handle) {
     free(handle);
 }
 
-void stg_op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
+/* Opens the folder; `room` bytes of it are read at once. 0 or -errno. */
+static int new_handle(struct stg_inode *inode, size_t room, struct dir_handle **ret_handle) {
     struct dir_handle *handle = malloc(sizeof(*handle));
-    int fd = handle ? stg_inode_open(stg_inode_of(nodeid), O_RDONLY | O_DIRECTORY) : -ENOMEM;
+    int fd = handle ? stg_inode_open(inode, O_RDONLY | O_DIRECTORY) : -ENOMEM;
 
     if (fd < 0) {
         free(handle);
-        stg_reply_result(req, fd);
-        return;
+        return fd;
     }
     handle->fd = fd;
     handle->position = 0;
     handle->next = handle->filled = 0;
+    handle->room = room;
     stg_lock_init(&handle->lock, STG_RANK_DIRECTORY);
+    *ret_handle = handle;
+    return 0;
+}
+
+void stg_op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
+    struct dir_handle *handle;
+    int error;
+
+    if (stg_fs.no_opendir) { /* and no other will come */
+        stg_reply_result(req, -ENOSYS);
+        return;
+    }
+    error = new_handle(stg_inode_of(nodeid), DIR_BUFFER_BYTES, &handle);
+    if (error) {
+        stg_reply_result(req, error);
+        return;
+    }
     fi->fh = (uintptr_t)handle;
     if (fuse_reply_open(req, fi) == -ENOENT)
         free_handle(handle);
@@ -56,7 +81,7 @@ void stg_op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi
 /* The entry at the handle's position: 1, 0 at the end, or -errno. The handle's lock is held. */
 static int peek_locked(struct dir_handle *handle, struct dirent64 **ret_entry) {
     if (handle->next >= handle->filled) {
-        ssize_t got = getdents64(handle->fd, handle->buffer, DIR_BUFFER_BYTES);
+        ssize_t got = getdents64(handle->fd, handle->buffer, handle->room);
 
         handle->next = handle->filled = 0;
         if (got <= 0)
@@ -120,7 +145,7 @@ static bool add_entry(struct listing *listing, const struct dirent64 *entry) {
         if (!is_dots &&
             fuse_add_direntry_plus(listing->req, NULL, 0, entry->d_name, NULL, 0) <= room &&
             !stg_lookup(listing->inode, entry->d_name, &inode, &stx))
-            stg_reply_fill_entry(inode, &stx, &param);
+            stg_reply_fill_entry(listing->inode, inode, &stx, &param);
         needed =
             fuse_add_direntry_plus(listing->req, at, room, entry->d_name, &param, entry->d_off);
     }
@@ -133,16 +158,33 @@ static bool add_entry(struct listing *listing, const struct dirent64 *entry) {
     return true;
 }
 
+/* Of entries that are read once more with the next request no more than this one can take. */
+static size_t room_for(size_t size, bool plus) {
+    size_t room = plus ? size / 3 : size; /* an entry with attributes is so much larger */
+
+    return room < DIR_BUFFER_MIN_BYTES ? DIR_BUFFER_MIN_BYTES
+           : room < DIR_BUFFER_BYTES   ? room
+                                       : DIR_BUFFER_BYTES;
+}
+
+/* A folder that is gone is not there for who has it open, either: getdents(2) says ENOENT. */
+static int of_removed(const struct fuse_file_info *fi, int error) {
+    return !fi->fh && (error == -ESTALE || error == -EINVAL) ? -ENOENT : error;
+}
+
 static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
                  struct fuse_file_info *fi, bool plus) {
+    stg_auto_look look = stg_coherence_enter();
     struct dir_handle *handle = handle_of(fi);
     stg_auto_free char *buffer = malloc(size);
     struct listing listing = {req, stg_inode_of(nodeid), buffer, size, 0, plus};
     struct dirent64 *entry = NULL;
-    int result;
+    int result = buffer ? 0 : -ENOMEM;
 
-    if (!buffer) {
-        stg_reply_result(req, -ENOMEM);
+    if (!result && !handle)
+        result = new_handle(listing.inode, room_for(size, plus), &handle);
+    if (result) {
+        stg_reply_result(req, of_removed(fi, result));
         return;
     }
     stg_lock_take(&handle->lock);
@@ -152,8 +194,12 @@ static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
             advance_locked(handle, entry);
     }
     stg_lock_drop(&handle->lock);
+    if (!fi->fh)
+        free_handle(handle);
+    if (plus)
+        stg_coherence_listed(listing.inode);
     if (result < 0 && !listing.used)
-        stg_reply_result(req, result);
+        stg_reply_result(req, of_removed(fi, result));
     else
         (void)fuse_reply_buf(req, buffer, listing.used); /* interrupts are off: it is taken */
 }
@@ -170,13 +216,15 @@ void stg_op_readdirplus(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t of
 
 void stg_op_releasedir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
     (void)nodeid;
-    free_handle(handle_of(fi));
+    if (fi->fh)
+        free_handle(handle_of(fi));
     stg_reply_result(req, 0);
 }
 
 void stg_op_fsyncdir(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *fi) {
-    struct dir_handle *handle = handle_of(fi);
+    stg_auto_fd int own_fd =
+        fi->fh ? -1 : stg_inode_open(stg_inode_of(nodeid), O_RDONLY | O_DIRECTORY);
+    int fd = fi->fh ? handle_of(fi)->fd : own_fd;
 
-    (void)nodeid;
-    stg_reply_result(req, (datasync ? fdatasync(handle->fd) : fsync(handle->fd)) ? -errno : 0);
+    stg_reply_result(req, fd < 0 ? fd : (datasync ? fdatasync(fd) : fsync(fd)) ? -errno : 0);
 }

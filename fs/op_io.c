@@ -6,9 +6,12 @@
  */
 #include "fs/ops.h"
 
+#include "fs/coherence.h"
+#include "fs/held.h"
 #include "fs/live.h"
 #include "fs/ranges.h"
 #include "fs/reply.h"
+#include "fs/staging.h"
 #include "util/io.h"
 #include "util/cleanup.h"
 
@@ -22,10 +25,19 @@ struct call_fd {
     bool own;
 };
 
+static int open_for_call(struct stg_inode *inode, int flags) {
+    int fd = stg_inode_open(inode, flags);
+
+    return fd == -EACCES ? stg_held_open(inode, flags) : fd;
+}
+
 static struct call_fd call_fd_get(fuse_ino_t nodeid, const struct fuse_file_info *fi, int flags) {
-    if (fi && fi->fh)
+    /* Nobody is told of a close then: what a remote source says at its own, each write is told. */
+    bool late = stg_fs.no_open && stg_inode_of(nodeid)->volume->remote;
+
+    if (fi && fi->fh && !late)
         return (struct call_fd){.fd = (int)fi->fh - 1};
-    return (struct call_fd){.fd = stg_inode_open(stg_inode_of(nodeid), flags | O_NONBLOCK),
+    return (struct call_fd){.fd = open_for_call(stg_inode_of(nodeid), flags | O_NONBLOCK),
                             .own = true};
 }
 
@@ -42,6 +54,10 @@ void stg_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
     stg_auto_free char *buffer = NULL;
     ssize_t got;
 
+    if (stg_fs.no_open) {
+        atomic_store(&stg_inode_of(nodeid)->paged, true); /* first: see stg_coherence_saw() */
+        stg_staging_prepare_read(stg_inode_of(nodeid));
+    }
     if (stg_ranges_read(req, stg_inode_of(nodeid), size, offset))
         return;
     call = call_fd_get(nodeid, fi, O_RDONLY);
@@ -69,19 +85,40 @@ static bool is_at_offset(const struct fuse_file_info *fi) {
     return flags >= 0 && (flags & O_APPEND) && !(fi->flags & O_APPEND);
 }
 
+/* What the caller's own descriptor would do, where none is kept for it here. */
+static int flags_of_write(const struct fuse_file_info *fi) {
+    return fi->writepage ? O_WRONLY : O_WRONLY | (fi->flags & (O_APPEND | O_DSYNC | O_SYNC));
+}
+
+/* A remote source may refuse as late as that. 0 or -errno. */
+static int close_at_once(struct call_fd *call, const struct stg_inode *inode) {
+    if (!call->own || call->fd < 0 || !inode->volume->remote)
+        return 0;
+    return close(stg_fd_steal(&call->fd)) ? -errno : 0;
+}
+
 void stg_op_write(fuse_req_t req, fuse_ino_t nodeid, const char *buffer, size_t size, off_t offset,
                   struct fuse_file_info *fi) {
     /*
      * Pages of a mapping are written back through any handle, and O_APPEND may have been taken off
      * by fcntl(2): on a descriptor with it, pwrite(2) would go to the end of the file.
      */
-    auto_call_fd call = call_fd_get(nodeid, is_at_offset(fi) ? NULL : fi, O_WRONLY);
+    auto_call_fd call = call_fd_get(nodeid, is_at_offset(fi) ? NULL : fi, flags_of_write(fi));
+    struct stg_inode *inode = stg_inode_of(nodeid);
     int error = call.fd < 0 ? call.fd : 0;
     ssize_t put;
 
     if (!error && fi->kill_suidgid)
         error = stg_kill_privileges(req, call.fd);
-    put = error ? error : stg_live_write(stg_inode_of(nodeid), call.fd, buffer, size, offset);
+    if (stg_fs.no_open)
+        atomic_store(&inode->paged, true);
+    put = error ? error : stg_live_write(inode, call.fd, buffer, size, offset);
+    if (stg_fs.no_open) {
+        error = close_at_once(&call, inode);
+        if (error && put > 0)
+            put = error;
+        stg_staging_changed(inode); /* no open has told that it would be written */
+    }
     if (put < 0)
         stg_reply_result(req, (int)put);
     else
@@ -89,10 +126,17 @@ void stg_op_write(fuse_req_t req, fuse_ino_t nodeid, const char *buffer, size_t 
 }
 
 void stg_op_flush(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
+    int fd;
+    int error;
+
+    if (stg_fs.no_open) { /* no other will come */
+        stg_reply_result(req, -ENOSYS);
+        return;
+    }
     /* The source's own flush, with its late errors, is that of a descriptor's last close. */
-    int fd = fi->fh ? fcntl((int)fi->fh - 1, F_DUPFD_CLOEXEC, 3)
-                    : stg_inode_open(stg_inode_of(nodeid), O_WRONLY);
-    int error = fd < 0 ? (fi->fh ? -errno : fd) : stg_live_sync(stg_inode_of(nodeid));
+    fd = fi->fh ? fcntl((int)fi->fh - 1, F_DUPFD_CLOEXEC, 3)
+                : stg_inode_open(stg_inode_of(nodeid), O_WRONLY);
+    error = fd < 0 ? (fi->fh ? -errno : fd) : stg_live_sync(stg_inode_of(nodeid));
 
     if (fd >= 0 && close(fd) && !error)
         error = -errno;

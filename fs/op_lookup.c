@@ -2,23 +2,46 @@
 /* Owns lookup and forget: names to inodes. */
 #include "fs/ops.h"
 
+#include "fs/coherence.h"
 #include "fs/fdcache.h"
+#include "fs/folders.h"
+#include "fs/listing.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
 #include "util/cleanup.h"
 
 #include <limits.h>
 
+static int look(int fd, struct statx *ret_stx) {
+    return statx(fd, "", AT_EMPTY_PATH, STG_STATX_MASK, ret_stx) ? -errno : 0;
+}
+
 int stg_lookup_fd(int fd, struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
                   struct statx *ret_stx) {
-    int error;
+    int error = look(fd, ret_stx);
 
-    if (statx(fd, "", AT_EMPTY_PATH, STG_STATX_MASK, ret_stx))
-        return -errno;
-    error = stg_inode_get(fd, ret_stx, parent, name, ret_inode);
+    if (!error && !stg_volume_is_met(ret_stx)) {
+        struct stg_volume *volume;
+
+        error = stg_volume_get(fd, ret_stx, &volume);
+        if (!error)
+            error = look(fd, ret_stx); /* from now on it is watched */
+    }
     if (!error)
-        stg_staging_saw(*ret_inode, ret_stx);
-    return error;
+        error = stg_inode_get(fd, ret_stx, parent, name, ret_inode);
+    if (error < 0)
+        return error;
+    if (error == STG_INODE_NEW && stg_coherence_is_watched(*ret_inode)) {
+        /* Before it was in the table no event could have been about it. */
+        error = look(fd, ret_stx);
+        if (error) {
+            stg_inode_forget(*ret_inode, 1);
+            return error;
+        }
+    }
+    stg_staging_saw(*ret_inode, ret_stx);
+    stg_coherence_saw(*ret_inode, ret_stx);
+    return 0;
 }
 
 int stg_lookup(struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
@@ -29,23 +52,39 @@ int stg_lookup(struct stg_inode *parent, const char *name, struct stg_inode **re
 
     if (error)
         return error;
+    stg_folders_watch(parent, lent.fd);
     fd = openat(lent.fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -errno;
     return stg_lookup_fd(fd, parent, name, ret_inode, ret_stx);
 }
 
+static void reply_absent(fuse_req_t req, double keep_s) {
+    struct fuse_entry_param absent = {.entry_timeout = keep_s};
+
+    (void)fuse_reply_entry(req, &absent); /* nothing to undo */
+}
+
 void stg_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
+    stg_auto_look looking = stg_coherence_enter();
+    struct stg_inode *folder = stg_inode_of(parent);
+    double absent_s = stg_coherence_negative_timeout_s(folder);
     struct stg_inode *inode;
     struct statx stx;
-    int error = stg_lookup(stg_inode_of(parent), name, &inode, &stx);
+    int error;
 
+    if (stg_listing_lacks(folder, name, &absent_s)) {
+        reply_absent(req, absent_s);
+        return;
+    }
+    error = stg_lookup(folder, name, &inode, &stx);
     if (!error) {
-        stg_reply_entry(req, inode, &stx);
-    } else if (error == -ENOENT && stg_fs.options.negative_timeout_s > 0) {
-        struct fuse_entry_param absent = {.entry_timeout = stg_fs.options.negative_timeout_s};
-
-        (void)fuse_reply_entry(req, &absent); /* nothing to undo */
+        stg_reply_entry(req, folder, inode, &stx);
+    } else if (error == -ENOENT && absent_s > 0) {
+        stg_inode_ref(folder); /* the kernel may forget it once it is answered */
+        reply_absent(req, absent_s);
+        stg_listing_missed(folder);
+        stg_inode_unref(folder);
     } else {
         stg_reply_result(req, error);
     }

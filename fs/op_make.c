@@ -2,7 +2,10 @@
 /* Owns what makes a name without opening it: mknod, mkdir, symlink. */
 #include "fs/ops.h"
 
+#include "fs/coherence.h"
 #include "fs/creds.h"
+#include "fs/folders.h"
+#include "fs/listing.h"
 #include "fs/reply.h"
 
 #include <errno.h>
@@ -28,6 +31,7 @@ static int make(int parent_fd, const struct request *request) {
 }
 
 static void make_and_reply(fuse_req_t req, fuse_ino_t nodeid, const struct request *request) {
+    stg_auto_look look = stg_coherence_enter();
     struct stg_inode *parent = stg_inode_of(nodeid);
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
     /* Groups decide only whether a set-group-ID bit that was asked for survives. */
@@ -40,15 +44,20 @@ static void make_and_reply(fuse_req_t req, fuse_ino_t nodeid, const struct reque
     if (!error)
         error = stg_creds_assume(req, need, &creds);
     if (!error) {
+        stg_folders_expect(parent, request->name);
         error = make(lent.fd, request);
+        if (error)
+            stg_folders_unexpect(parent, request->name);
         stg_creds_restore(&creds);
     }
-    if (!error)
+    if (!error) {
+        stg_listing_outdate(parent);
         error = stg_lookup(parent, request->name, &inode, &stx);
+    }
     if (error)
         stg_reply_result(req, error);
     else
-        stg_reply_entry(req, inode, &stx);
+        stg_reply_entry(req, parent, inode, &stx);
 }
 
 void stg_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev) {

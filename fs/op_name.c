@@ -8,8 +8,11 @@
  */
 #include "fs/ops.h"
 
+#include "fs/coherence.h"
 #include "fs/creds.h"
+#include "fs/folders.h"
 #include "fs/linger.h"
+#include "fs/listing.h"
 #include "fs/place.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
@@ -85,6 +88,7 @@ void stg_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name) {
 }
 
 void stg_op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t new_parent, const char *new_name) {
+    stg_auto_look look = stg_coherence_enter();
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
     stg_auto_lent struct stg_lent_fd parent_lent = STG_LENT_NONE;
     char path[STG_PROC_FD_BYTES];
@@ -96,15 +100,20 @@ void stg_op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t new_parent, const
         error = stg_inode_fd(stg_inode_of(new_parent), &parent_lent);
     if (!error) {
         stg_proc_fd(path, lent.fd);
-        if (linkat(AT_FDCWD, path, parent_lent.fd, new_name, AT_SYMLINK_FOLLOW))
+        stg_folders_expect(stg_inode_of(new_parent), new_name);
+        if (linkat(AT_FDCWD, path, parent_lent.fd, new_name, AT_SYMLINK_FOLLOW)) {
             error = -errno;
+            stg_folders_unexpect(stg_inode_of(new_parent), new_name);
+        }
     }
-    if (!error)
+    if (!error) {
+        stg_listing_outdate(stg_inode_of(new_parent));
         error = stg_lookup(stg_inode_of(new_parent), new_name, &inode, &stx);
+    }
     if (error)
         stg_reply_result(req, error);
     else
-        stg_reply_entry(req, inode, &stx);
+        stg_reply_entry(req, stg_inode_of(new_parent), inode, &stx);
 }
 
 static int rename_as(fuse_req_t req, int old_fd, const char *old_name, int new_fd,
@@ -136,7 +145,17 @@ void stg_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
     }
     find_known(lent.fd, name, &moved);
     find_known(new_lent.fd, new_name, &target);
+    stg_folders_expect(stg_inode_of(new_parent), new_name);
+    if (flags & RENAME_EXCHANGE)
+        stg_folders_expect(stg_inode_of(parent), name);
     error = rename_as(req, lent.fd, name, new_lent.fd, new_name, flags);
+    if (error || (moved.inode && moved.inode == target.inode)) {
+        stg_folders_unexpect(stg_inode_of(new_parent), new_name);
+        stg_folders_unexpect(stg_inode_of(parent), name);
+    }
+    stg_listing_outdate(stg_inode_of(new_parent));
+    if (flags & RENAME_EXCHANGE)
+        stg_listing_outdate(stg_inode_of(parent));
     /* A rename of one of two names of a file to the other does nothing, and both names stay. */
     if (!error && !(moved.inode && moved.inode == target.inode)) {
         known_moved(&moved, stg_inode_of(new_parent), new_name);

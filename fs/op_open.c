@@ -14,8 +14,11 @@
  */
 #include "fs/ops.h"
 
+#include "fs/coherence.h"
 #include "fs/creds.h"
+#include "fs/folders.h"
 #include "fs/iomode.h"
+#include "fs/listing.h"
 #include "fs/live.h"
 #include "fs/place.h"
 #include "fs/ranges.h"
@@ -240,6 +243,10 @@ static bool open_from_copy(fuse_req_t req, struct stg_inode *inode,
 void stg_op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
     struct stg_inode *inode = stg_inode_of(nodeid);
 
+    if (stg_fs.no_open) { /* and no other open will come, fs/fuse/file.c:fuse_file_open() */
+        stg_reply_result(req, -ENOSYS);
+        return;
+    }
     if (!stg_staging_is_left_to_kernel(inode) && may_be_copied(fi->flags) &&
         open_from_copy(req, inode, fi))
         return;
@@ -269,6 +276,7 @@ static int open_new(fuse_req_t req, int parent_fd, const char *name, mode_t mode
 /* `fd` is consumed; `parent` and `name` are NULL for an unnamed file. */
 static void reply_created(fuse_req_t req, int fd, struct stg_inode *parent, const char *name,
                           struct fuse_file_info *fi) {
+    stg_auto_look look = stg_coherence_enter();
     struct fuse_entry_param entry;
     struct stg_inode *inode;
     struct statx stx;
@@ -290,7 +298,7 @@ static void reply_created(fuse_req_t req, int fd, struct stg_inode *parent, cons
         stg_reply_result(req, error);
         return;
     }
-    stg_reply_fill_entry(inode, &stx, &entry);
+    stg_reply_fill_entry(parent ? parent : inode, inode, &stx, &entry);
     if (fuse_reply_create(req, &entry, fi) == -ENOENT) {
         end(inode, fi);
         stg_inode_forget(inode, 1);
@@ -302,8 +310,16 @@ void stg_op_create(fuse_req_t req, fuse_ino_t nodeid, const char *name, mode_t m
     struct stg_inode *parent = stg_inode_of(nodeid);
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
     int error = stg_inode_fd(parent, &lent);
-    int fd = error ? error : open_new(req, lent.fd, name, mode, fi->flags);
+    int fd = error;
 
+    if (!error) {
+        stg_folders_expect(parent, name);
+        fd = open_new(req, lent.fd, name, mode, fi->flags);
+        if (fd < 0)
+            stg_folders_unexpect(parent, name);
+        else
+            stg_listing_outdate(parent);
+    }
     if (fd < 0)
         stg_reply_result(req, fd);
     else

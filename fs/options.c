@@ -40,6 +40,7 @@ struct option_row {
 };
 
 static const char *const serve_words[] = {"auto", "passthrough", "pagecache", NULL};
+static const char *const coherence_words[] = {"auto", "watch", "ttl", "strict", "frozen", NULL};
 static const char *const mode_words[] = {"none", "mmap", "prefetch", "adaptive", NULL};
 static const char *const compress_words[] = {"lz4", "none", NULL};
 static const char *const uring_words[] = {"auto", "on", "off", NULL};
@@ -49,17 +50,24 @@ static const char *const uring_words[] = {"auto", "on", "off", NULL};
 static const struct option_row rows[] = {
     {"ro", KIND_FLAG, FIELD(read_only), 1, NULL, NULL, NULL, "rw", "mount read-only"},
     {"rw", KIND_FLAG, FIELD(read_only), 0, NULL, NULL, "rw", "ro", "mount read-write"},
-    {"serve", KIND_WORD, FIELD(serve), 0, serve_words, "auto|passthrough", "auto", NULL,
-     "how files are served: through kernel passthrough, or as the machine allows"},
+    {"serve", KIND_WORD, FIELD(serve), 0, serve_words, "auto|passthrough|pagecache", "auto", NULL,
+     "how files are served: through kernel passthrough, from the kernel's page cache without opens "
+     "being told, or as suits the mount"},
+    {"coherence", KIND_WORD, FIELD(coherence), 0, coherence_words, "auto|watch|ttl|strict|frozen",
+     "auto: watch where the source can be watched, else ttl", NULL,
+     "how changes behind the mount are noticed: by the source's events, by looking again after "
+     "ttl= seconds, at each lookup, or not"},
+    {"ttl", KIND_SECONDS, FIELD(ttl_s), 0, NULL, "SECONDS", "1", NULL,
+     "how long what is not watched may be kept without another look"},
     {"uring", KIND_WORD, FIELD(uring), 0, uring_words, "auto|on|off", "auto", NULL,
      "talk to the kernel over io_uring: where it is enabled and the source is local, always, or "
      "never"},
-    {"entry_timeout", KIND_SECONDS, FIELD(entry_timeout_s), 0, NULL, "SECONDS", "1", NULL,
-     "how long the kernel may keep a name"},
-    {"attr_timeout", KIND_SECONDS, FIELD(attr_timeout_s), 0, NULL, "SECONDS", "1", NULL,
-     "how long the kernel may keep a file's attributes"},
-    {"negative_timeout", KIND_SECONDS, FIELD(negative_timeout_s), 0, NULL, "SECONDS", "1", NULL,
-     "how long the kernel may keep that a name does not exist"},
+    {"entry_timeout", KIND_SECONDS, FIELD(entry_timeout_s), 0, NULL, "SECONDS", "as coherence says",
+     NULL, "how long the kernel may keep a name"},
+    {"attr_timeout", KIND_SECONDS, FIELD(attr_timeout_s), 0, NULL, "SECONDS", "as coherence says",
+     NULL, "how long the kernel may keep a file's attributes"},
+    {"negative_timeout", KIND_SECONDS, FIELD(negative_timeout_s), 0, NULL, "SECONDS",
+     "as coherence says", NULL, "how long the kernel may keep that a name does not exist"},
     {"stage", KIND_WORD, FIELD(stage), 0, mode_words, "none|mmap|prefetch|adaptive", "adaptive",
      NULL,
      "what is staged when it is opened: nothing, by range, whole files, or what pays by size and "
@@ -302,9 +310,10 @@ int stg_options_parse(int argc, char **argv, struct stg_options *ret_options) {
     bool only_paths = false;
 
     *options = (struct stg_options){
-        .entry_timeout_s = 1,
-        .attr_timeout_s = 1,
-        .negative_timeout_s = 1,
+        .ttl_s = 1,
+        .entry_timeout_s = -1,
+        .attr_timeout_s = -1,
+        .negative_timeout_s = -1,
         .stage = STG_MODE_ADAPTIVE,
         .settle_s = 0.02,
         .threshold_bytes = 1 << 20,
@@ -332,10 +341,6 @@ int stg_options_parse(int argc, char **argv, struct stg_options *ret_options) {
     if (!options->source || !options->mountpoint) {
         stg_error("%s is missing; write stagefs SOURCE MOUNTPOINT [-o OPTION,...]",
                   options->source ? "the mount point" : "the source");
-        return -EINVAL;
-    }
-    if (options->serve == STG_SERVE_PAGECACHE) {
-        stg_error("serve=pagecache is not available in this version; write serve=auto");
         return -EINVAL;
     }
     return 0;

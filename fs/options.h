@@ -11,6 +11,13 @@
 #include <stdio.h>
 
 enum stg_serve { STG_SERVE_AUTO, STG_SERVE_PASSTHROUGH, STG_SERVE_PAGECACHE };
+enum stg_coherence {
+    STG_COHERENCE_AUTO,
+    STG_COHERENCE_WATCH,
+    STG_COHERENCE_TTL,
+    STG_COHERENCE_STRICT,
+    STG_COHERENCE_FROZEN
+};
 enum stg_compress { STG_COMPRESS_LZ4, STG_COMPRESS_NONE };
 enum stg_uring { STG_URING_AUTO, STG_URING_ON, STG_URING_OFF };
 
@@ -23,7 +30,9 @@ struct stg_options {
     char *fsname;     /* owned; NULL: the source */
     enum stg_serve serve;
     enum stg_uring uring;
-    double entry_timeout_s;
+    enum stg_coherence coherence; /* not AUTO after preflight */
+    double ttl_s;
+    double entry_timeout_s; /* the three: below 0 as coherence says */
     double attr_timeout_s;
     double negative_timeout_s;
     unsigned threads;

@@ -5,8 +5,11 @@
 #include "cache/codec.h"
 #include "cache/memory.h"
 #include "config.h"
+#include "fs/coherence.h"
+#include "fs/folders.h"
 #include "fs/readahead.h"
 #include "fs/volume.h"
+#include "fs/watch.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 
@@ -146,6 +149,37 @@ static int check_nesting(void) {
     return 0;
 }
 
+/* Where the source can be watched; else, unless that was asked for, it is looked at. */
+static int decide_coherence(void) {
+    struct stg_options *options = &stg_fs.options;
+    const char *why = "it is on another machine, or served by a program";
+    int error;
+
+    if (options->coherence != STG_COHERENCE_AUTO && options->coherence != STG_COHERENCE_WATCH)
+        return 0;
+    error = stg_volume_is_remote(stg_fs.source_fd) ? -EREMOTE
+            : stg_fs.privileged                    ? stg_watch_open(stg_fs.source_fd)
+                                                   : -EPERM;
+    if (error && error != -EREMOTE) {
+        stg_debug("the source's file system cannot be watched, its folders are: %s",
+                  strerror(-error));
+        error = stg_folders_open();
+    }
+    if (!error) {
+        options->coherence = STG_COHERENCE_WATCH;
+        return 0;
+    }
+    if (error != -EREMOTE)
+        why = strerror(-error);
+    if (options->coherence == STG_COHERENCE_WATCH) {
+        stg_error("coherence=watch: the source cannot be watched: %s; write coherence=ttl", why);
+        return error;
+    }
+    stg_debug("the source is not watched: %s", why);
+    options->coherence = STG_COHERENCE_TTL;
+    return 0;
+}
+
 static bool kernel_has_uring(void) {
     stg_auto_fd int fd = open(URING_SWITCH, O_RDONLY | O_CLOEXEC);
     char value = 'N';
@@ -165,10 +199,13 @@ static int decide_uring(void) {
     }
     /*
      * A request that waits for a slow source keeps its place in a queue that is short, of which
-     * there is one for each CPU.
+     * there is one for each CPU. And so does one that waits for the pages of a file to go, while
+     * what brings them may be behind it in the same queue (stg_coherence_saw()).
      */
     if (options->uring == STG_URING_AUTO &&
-        (stg_volume_is_remote(stg_fs.source_fd) || options->stage == STG_MODE_PREFETCH ||
+        ((options->serve != STG_SERVE_PASSTHROUGH && options->coherence != STG_COHERENCE_WATCH &&
+          options->coherence != STG_COHERENCE_FROZEN) ||
+         stg_volume_is_remote(stg_fs.source_fd) || options->stage == STG_MODE_PREFETCH ||
          options->stage == STG_MODE_MMAP)) {
         options->uring = STG_URING_OFF;
         stg_debug("requests may have to wait for the source, and go over /dev/fuse");
@@ -262,6 +299,8 @@ int stg_preflight(void) {
         error = check_nesting();
     if (!error)
         error = check_privileges();
+    if (!error)
+        error = decide_coherence();
     if (!error)
         error = decide_uring();
     if (!error)

@@ -149,6 +149,15 @@ void stg_ranges_compare(struct stg_inode *inode, const struct stg_identity *now)
         stg_ranges_drop(inode);
 }
 
+void stg_ranges_unsee(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+
+    stg_lock_take(lock);
+    if (inode->staged)
+        inode->staged->seen = (struct stg_identity){0};
+    stg_lock_drop(lock);
+}
+
 /* ---- opening ---- */
 
 static struct stg_ranges *new_ranges(const struct stg_identity *identity) {
@@ -287,6 +296,8 @@ static void finish_read(struct range_read *read) {
 
     if (got < 0)
         got = read_source(read);
+    else if (stg_fs.no_open)
+        stg_staging_served(read->inode, 0); /* elsewhere its open was counted */
     for (unsigned i = 0; i < read->count; i++) {
         if (read->pieces[i].result == STG_WANT_READY)
             stg_object_put(stg_staging_cache(), read->pieces[i].object);

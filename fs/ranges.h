@@ -43,6 +43,9 @@ void stg_ranges_prefetch(struct stg_inode *inode);
 /* The source is seen to be `now`: pieces of another version go. */
 void stg_ranges_compare(struct stg_inode *inode, const struct stg_identity *now);
 
+/* The source is going to be another, or is: it is looked at before the file is staged again. */
+void stg_ranges_unsee(struct stg_inode *inode);
+
 /* All pieces go. */
 void stg_ranges_drop(struct stg_inode *inode);
 

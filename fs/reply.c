@@ -2,6 +2,7 @@
 /* Owns the form in which objects of the source are shown. */
 #include "fs/reply.h"
 
+#include "fs/coherence.h"
 #include "fs/iomode.h"
 #include "fs/staging.h"
 
@@ -39,23 +40,24 @@ void stg_reply_fill_stat(const struct stg_volume *volume, const struct statx *st
 double stg_reply_attr_timeout(struct stg_inode *inode) {
     return stg_io_may_be_mapped(inode) || stg_staging_is_outdated(inode)
                ? 0
-               : stg_fs.options.attr_timeout_s;
+               : stg_coherence_attr_timeout_s(inode);
 }
 
-void stg_reply_fill_entry(struct stg_inode *inode, const struct statx *stx,
-                          struct fuse_entry_param *ret_entry) {
+void stg_reply_fill_entry(struct stg_inode *parent, struct stg_inode *inode,
+                          const struct statx *stx, struct fuse_entry_param *ret_entry) {
     *ret_entry = (struct fuse_entry_param){
         .ino = stg_inode_id(inode),
         .attr_timeout = stg_reply_attr_timeout(inode),
-        .entry_timeout = stg_fs.options.entry_timeout_s,
+        .entry_timeout = stg_coherence_entry_timeout_s(parent),
     };
     stg_reply_fill_stat(inode->volume, stx, &ret_entry->attr);
 }
 
-void stg_reply_entry(fuse_req_t req, struct stg_inode *inode, const struct statx *stx) {
+void stg_reply_entry(fuse_req_t req, struct stg_inode *parent, struct stg_inode *inode,
+                     const struct statx *stx) {
     struct fuse_entry_param entry;
 
-    stg_reply_fill_entry(inode, stx, &entry);
+    stg_reply_fill_entry(parent, inode, stx, &entry);
     if (fuse_reply_entry(req, &entry) == -ENOENT)
         stg_inode_forget(inode, 1);
 }

@@ -16,12 +16,13 @@ void stg_reply_fill_stat(const struct stg_volume *volume, const struct statx *st
 /* For how long the kernel may keep the inode's attributes, in seconds. */
 double stg_reply_attr_timeout(struct stg_inode *inode);
 
-/* Fills the answer to a lookup. */
-void stg_reply_fill_entry(struct stg_inode *inode, const struct statx *stx,
-                          struct fuse_entry_param *ret_entry);
+/* Fills the answer to a lookup in `parent`. */
+void stg_reply_fill_entry(struct stg_inode *parent, struct stg_inode *inode,
+                          const struct statx *stx, struct fuse_entry_param *ret_entry);
 
-/* Answers a lookup with the inode, whose lookup count the caller has raised by one. */
-void stg_reply_entry(fuse_req_t req, struct stg_inode *inode, const struct statx *stx);
+/* Answers a lookup in `parent` with the inode, whose lookup count the caller has raised by one. */
+void stg_reply_entry(fuse_req_t req, struct stg_inode *parent, struct stg_inode *inode,
+                     const struct statx *stx);
 
 /* Answers with `result`: 0 or -errno. */
 void stg_reply_result(fuse_req_t req, int result);

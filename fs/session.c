@@ -4,6 +4,7 @@
  */
 #include "fs/session.h"
 
+#include "fs/coherence.h"
 #include "fs/creds.h"
 #include "fs/daemon.h"
 #include "fs/fdcache.h"
@@ -12,7 +13,9 @@
 #include "fs/live.h"
 #include "fs/ops.h"
 #include "fs/readahead.h"
+#include "fs/serve.h"
 #include "fs/staging.h"
+#include "fs/sync.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 
@@ -22,14 +25,17 @@
 #include <sys/resource.h>
 
 #define FD_CACHE_MAX 4096
+#define EPOCH_MINOR 44 /* FUSE_NOTIFY_INC_EPOCH, Linux 6.16 */
 
 /* The source's own volume and inode; the kernel never looks it up. */
 static int make_root(void) {
     struct statx stx;
+    int error;
 
     if (statx(stg_fs.source_fd, "", AT_EMPTY_PATH, STG_STATX_MASK, &stx))
         return -errno;
-    return stg_inode_get(stg_fs.source_fd, &stx, NULL, NULL, &stg_fs.root);
+    error = stg_inode_get(stg_fs.source_fd, &stx, NULL, NULL, &stg_fs.root);
+    return error < 0 ? error : 0;
 }
 
 /* The cache takes a quarter of the limit on descriptors. */
@@ -47,29 +53,66 @@ static void want(struct fuse_conn_info *conn, uint64_t flag) {
 }
 
 static void say_how_it_is_served(const struct fuse_conn_info *conn) {
-    if (stg_fs.passthrough)
-        stg_debug("serving through kernel passthrough, protocol %u.%u", conn->proto_major,
-                  conn->proto_minor);
-    else
-        stg_warning("serving without kernel passthrough: %s",
-                    !stg_fs.may_pass_through ? "it needs root; the daemon copies the data"
-                                             : "the kernel does not offer it (Linux 6.9 does)");
+    const char *way = stg_fs.no_open       ? "from the kernel's page cache"
+                      : stg_fs.passthrough ? "through kernel passthrough"
+                                           : "by the daemon";
+
+    stg_info("serving %s: %s; coherence=%s", way, stg_fs.serve_why,
+             stg_coherence_name(stg_fs.options.coherence));
+    stg_debug("protocol %u.%u%s%s", conn->proto_major, conn->proto_minor,
+              stg_fs.no_opendir ? ", folders are opened without telling" : "",
+              stg_fs.has_epoch ? ", names can be dropped at once" : "");
+}
+
+/* The kernel's part in how files are served; 0, or -errno where what was insisted on is not there.
+ */
+static int choose_way(struct fuse_conn_info *conn) {
+    bool can_pass = conn->capable_ext & FUSE_CAP_PASSTHROUGH;
+    bool can_skip = conn->capable_ext & FUSE_CAP_NO_OPEN_SUPPORT;
+
+    if (stg_fs.options.serve == STG_SERVE_PASSTHROUGH && !can_pass) {
+        stg_error("serve=passthrough: the kernel does not offer it (Linux 6.9 does); write "
+                  "serve=auto");
+        return -EOPNOTSUPP;
+    }
+    if (stg_fs.options.serve == STG_SERVE_PAGECACHE && !can_skip) {
+        stg_error("serve=pagecache: the kernel does not offer it; write serve=auto");
+        return -EOPNOTSUPP;
+    }
+    stg_fs.no_open = stg_serve_without_opens(can_pass, can_skip, &stg_fs.serve_why);
+    stg_fs.passthrough = !stg_fs.no_open && stg_fs.may_pass_through &&
+                         fuse_set_feature_flag(conn, FUSE_CAP_PASSTHROUGH);
+    return 0;
+}
+
+/*
+ * The kernel keeps the listings of folders that it opens without telling, and compares the folder's
+ * mtime before it uses one. That is enough where two changes never have one mtime, or each is heard
+ * of: since Linux 6.13 a time that was asked for is not given again (multigrain timestamps), and
+ * the kernels that have an epoch are later than that.
+ */
+static bool may_skip_opendir(const struct fuse_conn_info *conn) {
+    bool kept = stg_fs.root->volume->watched || stg_fs.options.coherence == STG_COHERENCE_FROZEN;
+
+    return kept && stg_fs.has_epoch && (conn->capable_ext & FUSE_CAP_NO_OPENDIR_SUPPORT) &&
+           !stg_fs.root->volume->remote;
 }
 
 static void op_init(void *userdata, struct fuse_conn_info *conn) {
     (void)userdata;
-    if (stg_fs.options.serve == STG_SERVE_PASSTHROUGH &&
-        !(conn->capable_ext & FUSE_CAP_PASSTHROUGH)) {
-        stg_error("serve=passthrough: the kernel does not offer it (Linux 6.9 does); write "
-                  "serve=auto");
+    if (choose_way(conn)) {
         stg_fs.refused = true;
         fuse_session_exit(stg_fs.session);
         return;
     }
-    stg_fs.passthrough =
-        stg_fs.may_pass_through && fuse_set_feature_flag(conn, FUSE_CAP_PASSTHROUGH);
     if (stg_fs.passthrough)
         conn->max_backing_stack_depth = 1; /* our mount can be the lower layer of an overlayfs */
+    if (stg_fs.no_open) /* the truncation is a request of its own where no open is */
+        fuse_unset_feature_flag(conn, FUSE_CAP_ATOMIC_O_TRUNC);
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+    stg_fs.has_epoch = conn->proto_minor >= EPOCH_MINOR;
+#endif
+    stg_fs.no_opendir = may_skip_opendir(conn);
     want(conn, FUSE_CAP_PARALLEL_DIROPS);
     want(conn, FUSE_CAP_DONT_MASK);
     want(conn, FUSE_CAP_CACHE_SYMLINKS);
@@ -195,9 +238,15 @@ static int mount_and_loop(void) {
     if (!error)
         error = stg_readahead_start();
     if (!error)
+        error = stg_coherence_start();
+    if (!error)
+        error = stg_sync_start();
+    if (!error)
         error = loop();
     if (error)
         stg_error("the mount on %s ends: %s", stg_fs.options.mountpoint, strerror(-error));
+    stg_coherence_stop(); /* first: nobody answers what it may be waiting for any more */
+    stg_sync_stop();
     stg_job_stop();
     stg_live_stop();
     stg_staging_stop();
@@ -205,6 +254,7 @@ static int mount_and_loop(void) {
     stg_linger_stop(); /* before the connection that the ids belong to */
     fuse_session_unmount(stg_fs.session);
     stg_readahead_stop();
+    stg_coherence_fini();
     fuse_remove_signal_handlers(stg_fs.session);
     return error;
 }

@@ -11,6 +11,7 @@
 #include "cache/policy.h"
 #include "cache/pressure.h"
 #include "cache/residency.h"
+#include "fs/coherence.h"
 #include "fs/iomode.h"
 #include "fs/keep.h"
 #include "fs/live.h"
@@ -322,6 +323,11 @@ static int look(struct stg_inode *inode) {
     return 0;
 }
 
+void stg_staging_recheck(struct stg_inode *inode) {
+    if (cache && inode->staged && stg_inode_is_regular(inode) && look(inode))
+        stg_staging_withdraw(inode); /* it is gone, or cannot be looked at */
+}
+
 /* ---- deciding ---- */
 
 static struct stg_decision decide(struct stg_inode *inode, int mode, bool is_explicit,
@@ -474,8 +480,7 @@ static bool is_seen(struct stg_inode *inode) {
 
     stg_lock_take(lock);
     seen = inode->staged && inode->staged->seen.ino &&
-           stg_clock_monotonic_ns() - inode->staged->looked_ns <=
-               (int64_t)(stg_fs.options.attr_timeout_s * 1e9);
+           stg_clock_monotonic_ns() - inode->staged->looked_ns <= stg_coherence_recheck_ns(inode);
     stg_lock_drop(lock);
     return seen;
 }
@@ -485,7 +490,7 @@ static int look_if_due(struct stg_inode *inode) {
     int64_t looked_ns;
 
     if (!has_copy(inode, &looked_ns) ||
-        stg_clock_monotonic_ns() - looked_ns <= (int64_t)(stg_fs.options.attr_timeout_s * 1e9))
+        stg_clock_monotonic_ns() - looked_ns <= stg_coherence_recheck_ns(inode))
         return 0;
     return look(inode);
 }
@@ -513,6 +518,14 @@ int stg_staging_want(struct stg_inode *inode, struct stg_waiter *waiter,
     }
     *ret_object = object; /* the waiter may be told before this returns */
     return want(object, STG_PRIORITY_WAITING, waiter);
+}
+
+void stg_staging_prepare_read(struct stg_inode *inode) {
+    struct stg_object *object;
+
+    if (!stg_staging_is_left_to_kernel(inode) &&
+        stg_staging_want(inode, NULL, &object) == STG_STAGED_BY_RANGE)
+        (void)stg_ranges_open(inode, NULL); /* or the source serves */
 }
 
 int stg_staging_stage(struct stg_inode *inode, int mode, struct stg_waiter *waiter,
@@ -657,9 +670,10 @@ bool stg_staging_is_of_source(int error) {
 static struct stg_object *withdraw(struct stg_inode *inode) {
     struct stg_object *object;
 
-    if (!cache || !stg_inode_is_regular(inode))
+    if (!cache || !inode->staged)
         return NULL;
     stg_ranges_drop(inode);
+    stg_ranges_unsee(inode); /* what it is now, the next look will tell */
     object = object_of(inode);
     if (object)
         stg_object_invalidate(cache, object);

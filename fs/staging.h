@@ -79,8 +79,17 @@ bool stg_staging_is_of_source(int error);
 /* The source's attributes were seen. May wait for the source where a copy in use is outdated. */
 void stg_staging_saw(struct stg_inode *inode, const struct statx *stx);
 
+/* The source may have changed: it is looked at where there is a copy. May wait for the source. */
+void stg_staging_recheck(struct stg_inode *inode);
+
 /* Is an outdated copy of the inode still in use, so that its attributes must not be kept? */
 bool stg_staging_is_outdated(struct stg_inode *inode);
+
+/*
+ * A READ comes from a kernel that opens files without telling: prepares the file for being staged
+ * by range where the mount's rules say so. May look at the source.
+ */
+void stg_staging_prepare_read(struct stg_inode *inode);
 
 /* The content was changed through the mount: a copy in use is fetched anew, any other dropped. */
 void stg_staging_changed(struct stg_inode *inode);

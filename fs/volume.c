@@ -10,6 +10,7 @@
 
 #include "fs/inode.h"
 #include "fs/kernel_abi.h"
+#include "fs/watch.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/lock.h"
@@ -32,6 +33,25 @@ static struct stg_volume *find_volume(dev_t device, uint64_t mount_id) {
     while (volume && (volume->device != device || volume->mount_id != mount_id))
         volume = volume->next;
     return volume;
+}
+
+static dev_t device_of(const struct statx *stx) {
+    return makedev(stx->stx_dev_major, stx->stx_dev_minor);
+}
+
+bool stg_volume_is_met(const struct statx *stx) {
+    return find_volume(device_of(stx), stx->stx_mnt_id) != NULL;
+}
+
+struct stg_volume *stg_volume_first(void) {
+    return atomic_load_explicit(&volumes, memory_order_acquire);
+}
+
+bool stg_volume_is_shared(const struct stg_volume *volume) {
+    for (const struct stg_volume *other = stg_volume_first(); other; other = other->next)
+        if (other != volume && other->device == volume->device)
+            return true;
+    return false;
 }
 
 static bool is_exhausted(int error) {
@@ -164,6 +184,7 @@ static int make_volume(int fd, const struct statx *stx, dev_t device,
     volume->mount_id = stx->stx_mnt_id;
     volume->handles = handles;
     volume->remote = stg_volume_is_remote(fd);
+    volume->watched = stg_watch_add(handles && !volume->remote ? fd : -1);
     inherit_flags(volume, fd);
     /* The list's tail is the source's own volume: numbers of its device stay as they are. */
     for (const struct stg_volume *last = first; last; last = last->next)
@@ -184,7 +205,7 @@ static int make_volume(int fd, const struct statx *stx, dev_t device,
 }
 
 int stg_volume_get(int fd, const struct statx *stx, struct stg_volume **ret_volume) {
-    dev_t device = makedev(stx->stx_dev_major, stx->stx_dev_minor);
+    dev_t device = device_of(stx);
     struct stg_volume *volume = find_volume(device, stx->stx_mnt_id);
     int error = 0;
 

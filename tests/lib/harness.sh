@@ -202,6 +202,7 @@ mount_field() { # PATH source|type|options|super-options: of the topmost mount t
 variant_options() {
     case $VARIANT in
     uring-off) echo uring=off ;;
+    pagecache) if [ "$SANITIZER" = thread ]; then echo serve=pagecache,uring=off; else echo serve=pagecache; fi ;;
     staged) echo stage=prefetch,settle=0,uring=off ;;
     *) if [ "$SANITIZER" = thread ]; then echo uring=off; fi ;;
     esac

@@ -115,7 +115,7 @@ umount "$TMPDIR/bound"
 
 # ---- values ----
 
-for bad in serve serve= serve=nonsense serve=Passthrough serve=pagecache uring uring= uring=maybe uring=1 \
+for bad in serve serve= serve=nonsense serve=Passthrough uring uring= uring=maybe uring=1 \
     threads threads= threads=0 threads=-1 threads=x threads=1.5 threads=99999999999999999999 "threads=4 " \
     fsname= fsname ro=1 rw=0 nonempty=yes allow_other=1 noatime=1; do
     refused "$bad" "$SRC" "$MNT" -o "$bad"

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
-# variants: default staged
+# variants: default staged pagecache
 # sanitizers:
 # timeout: 600
 #

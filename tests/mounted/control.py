@@ -54,13 +54,15 @@ STAT_NAMES = """hot_hits cold_hits misses source_opens prefetch_fills range_fill
 changed_fills refused_fills packed unpacked incompressible evicted evicted_unused evicted_unused_bytes invalidated
 corrupt hot_bytes hot_peak_bytes hot_limit_bytes cold_bytes cold_peak_bytes cold_limit_bytes cold_raw_bytes queued
 inodes fetch_mean_ns fetch_p50_ns fetch_p90_ns fetch_p99_ns pressure_events hot_range_hits
-range_misses mmap_opens""".split()
+range_misses mmap_opens coherence events invalidated_names
+invalidated_files overflows syncs unwatched""".split()
 
 
 class Stats(ctypes.Structure):
     number = 6
-    _fields_ = [("version", ctypes.c_uint32), ("reserved", ctypes.c_uint32)] + \
-        [(name, ctypes.c_uint64) for name in STAT_NAMES] + [("spare", ctypes.c_uint64 * 12)]
+    _fields_ = [("version", ctypes.c_uint32), ("serve", ctypes.c_uint32)] + \
+        [(name, ctypes.c_uint64) for name in STAT_NAMES] + \
+        [("spare", ctypes.c_uint64 * 5), ("serve_why", ctypes.c_char * 96)]
 
 
 class Config(ctypes.Structure):
@@ -73,6 +75,12 @@ class Advise(ctypes.Structure):
     number = 8
     _fields_ = [("version", ctypes.c_uint32), ("advice", ctypes.c_uint32), ("offset", ctypes.c_uint64),
                 ("length", ctypes.c_uint64)]
+
+
+class Sync(ctypes.Structure):
+    number = 9
+    _fields_ = [("version", ctypes.c_uint32), ("flags", ctypes.c_uint32), ("ticket", ctypes.c_uint64),
+                ("done", ctypes.c_uint32), ("reserved", ctypes.c_uint32)]
 
 
 def command(kind):

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # A mount's life: start in the background and in the foreground, every way of ending it, and what is left afterwards.
-# variants: default uring-off staged
+# variants: default uring-off staged pagecache
 # sanitizers: address thread
 # timeout: 240
 
@@ -36,7 +36,9 @@ start_background() { # ARGS...
 # The pipe must be closed by the daemon, or this would wait for ever.
 status=0
 printed=$(start_background "$SRC" "$MNT" 2>&1) || status=$?
-same "start in the background" "0 " "$status $printed"
+same "start in the background" 0 "$status"
+check "it says in one line how it serves" grep -qx "stagefs: serving .*: .*; coherence=watch" <(printf '%s\n' "$printed")
+same "and no more" 1 "$(wc -l <<<"$printed")"
 same "the mount answers at once" content "$(cat "$MNT/file" 2>&1)"
 pid=$(fs_processes)
 same "one process serves" 1 "$(wc -w <<<"$pid")"

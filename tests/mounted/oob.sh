@@ -3,7 +3,7 @@
 #
 # Changes made in the source behind the mount: at once with timeouts of 0, else after the timeouts; data is always
 # current.
-# variants: default uring-off staged
+# variants: default uring-off staged pagecache
 # sanitizers: address thread
 # timeout: 150
 

@@ -24,8 +24,12 @@ struct pt_log {
     char text[LOG_BYTES];
 };
 
+#define EXCEPT_MAX 16
+
 struct options {
     const char *only;
+    const char *except[EXCEPT_MAX];
+    size_t except_count;
     const char *source;
     const char *native, *mount;
     uid_t uid;
@@ -234,6 +238,13 @@ static void print_difference(const char *native, const char *mount) {
     }
 }
 
+static bool is_left_out(const char *name, const struct options *o) {
+    for (size_t i = 0; i < o->except_count; i++)
+        if (!fnmatch(o->except[i], name, 0))
+            return true;
+    return o->only && fnmatch(o->only, name, 0) != 0;
+}
+
 static bool applies(const struct pt_case *this, const struct options *o) {
     bool root = geteuid() == 0 && o->uid == 0;
     if ((this->who & PT_ROOT) && !root)
@@ -249,7 +260,7 @@ static int run_family(const char *family, const struct pt_case *cases, const str
     for (const struct pt_case *this = cases; this->name; this ++) {
         char name[256];
         snprintf(name, sizeof(name), "%s: %s", family, this->name);
-        if (!applies(this, o) || (o->only && fnmatch(o->only, name, 0) != 0))
+        if (!applies(this, o) || is_left_out(name, o))
             continue;
         ++*number;
         if (o->list) {
@@ -273,7 +284,8 @@ static int run_family(const char *family, const struct pt_case *cases, const str
 }
 
 static void usage(FILE *to) {
-    fprintf(to, "usage: parity [--user UID] [--source DIR] [--only PATTERN] [--list] [--verbose]\n"
+    fprintf(to, "usage: parity [--user UID] [--source DIR] [--only PATTERN] [--except PATTERN]... "
+                "[--list] [--verbose]\n"
                 "              NATIVE_DIR MOUNT_DIR\n"
                 "       parity --readonly NATIVE_RO MOUNT_RO\n"
                 "       parity --prepare-readonly DIR\n");
@@ -281,15 +293,11 @@ static void usage(FILE *to) {
 
 static int parse(int argc, char **argv, struct options *o) {
     static const struct option long_options[] = {
-        {"user", required_argument, NULL, 'u'},
-        {"source", required_argument, NULL, 's'},
-        {"only", required_argument, NULL, 'o'},
-        {"readonly", no_argument, NULL, 'r'},
-        {"verbose", no_argument, NULL, 'v'},
-        {"list", no_argument, NULL, 'l'},
-        {"prepare-readonly", no_argument, NULL, 'p'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"user", required_argument, NULL, 'u'}, {"source", required_argument, NULL, 's'},
+        {"only", required_argument, NULL, 'o'}, {"except", required_argument, NULL, 'e'},
+        {"readonly", no_argument, NULL, 'r'},   {"verbose", no_argument, NULL, 'v'},
+        {"list", no_argument, NULL, 'l'},       {"prepare-readonly", no_argument, NULL, 'p'},
+        {"help", no_argument, NULL, 'h'},       {NULL, 0, NULL, 0},
     };
     bool prepare = false;
     for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
@@ -299,6 +307,8 @@ static int parse(int argc, char **argv, struct options *o) {
             o->source = optarg;
         else if (option == 'o')
             o->only = optarg;
+        else if (option == 'e' && o->except_count < EXCEPT_MAX)
+            o->except[o->except_count++] = optarg;
         else if (option == 'r')
             o->readonly = true;
         else if (option == 'v')

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
-# variants: default uring-off staged
+# variants: default uring-off staged pagecache
 # sanitizers: address thread
 # timeout: 300
 #

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # Mounts below the source are crossed: other devices with their own inode numbers, space, flags and errors.
-# variants: default uring-off staged
+# variants: default uring-off staged pagecache
 # sanitizers: address thread
 # timeout: 180
 

@@ -88,6 +88,28 @@ m.flush()
     test "$(tail -c +4097 "$2/both" | head -c 4)" = more
     rm "$1/both"' "$MNT" "$SRC"
 
+check "what is open stays usable when its mode forbids it" user_sh '
+    python3 -c "
+import os, sys
+path = sys.argv[1] + \"/closed\"
+fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+os.write(fd, b\"before\")
+os.close(fd)
+fd = os.open(path, os.O_RDWR)
+os.chmod(path, 0)
+os.pwrite(fd, b\"after\", 0)
+assert os.pread(fd, 10, 0) == b\"aftere\"
+os.ftruncate(fd, 5)
+assert os.fstat(fd).st_size == 5
+try:
+    os.open(path, os.O_RDONLY)
+    raise SystemExit(\"it was opened anew\")
+except PermissionError:
+    pass
+" "$1"
+    test "$(stat -c %s "$2/closed")" = 5
+    rm -f "$1/closed"' "$MNT" "$SRC"
+
 if have "${CC:-cc}"; then
     compile() {
         user_sh '
@@ -111,6 +133,47 @@ fi
 check "fusermount3 -u" as_user_suid fusermount3 -u "$MNT"
 check "the daemon is gone" wait_for 60 none_left
 check "the mount is gone" not_mounted "$MNT"
+
+# ---- folders watched one by one ----
+
+ctl_stat() { user_sh '"$1" stats --json "$2" | python3 -c "import json, sys; print(json.load(sys.stdin)[sys.argv[1]])" "$3"' \
+    "$BUILD_DIR/client/stagectl" "$MNT" "$1"; }
+seen() { user_sh 'test -e "$1"' "$MNT/$1"; }
+user_sh 'mkdir -p "$1/deep/er"; echo one >"$1/deep/er/file"' "$SRC"
+check "mounts to watch, for times that no test waits for" user_mount ttl=3000
+same "it watches" watch "$(ctl_stat coherence)"
+check "a name is not there" user_sh '! test -e "$1/deep/er/new" && ! test -e "$1/deep/er/new"' "$MNT"
+user_sh 'echo x >"$1/deep/er/new"' "$SRC"
+check "and is, made behind" wait_for 10 seen deep/er/new
+user_sh 'mv "$1/deep" "$1/moved"' "$SRC"
+check "a renamed folder goes" wait_for 10 user_sh '! test -e "$1/deep"' "$MNT"
+check "and comes" seen moved/er/file
+user_sh 'cat "$1/moved/er/file" >/dev/null; echo two >"$2/moved/er/file"' "$MNT" "$SRC"
+check "content changed by its name is seen" wait_for 10 user_sh 'test "$(cat "$1/moved/er/file")" = two' "$MNT"
+user_sh 'ln "$1/moved/er/file" "$1/moved/link"; echo three >"$1/moved/link"' "$SRC"
+check "changed by another name, after a sync" user_sh '"$1" sync "$2" && test "$(cat "$2/moved/er/file")" = three' \
+    "$BUILD_DIR/client/stagectl" "$MNT"
+# What is made through the mount is not dropped again: a working directory in it would lose its way.
+check "new folders can be worked in at once" user_sh '
+    cd "$1"; for i in $(seq 300); do mkdir d; cd d; test "$(/bin/pwd)" = "$1/d"; cd ..; mv d e; cd e
+    test "$(/bin/pwd)" = "$1/e"; cd ..; rmdir e; done' "$MNT"
+check "unmounted" as_user_suid fusermount3 -u "$MNT"
+check "that daemon is gone" wait_for 60 none_left
+limit=/proc/sys/fs/inotify/max_user_watches
+before=$(cat $limit)
+if { echo 4 >$limit; } 2>/dev/null; then
+    user_sh 'for i in $(seq 20); do mkdir -p "$1/many/$i"; done' "$SRC"
+    check "mounts with few watches to be had" user_mount ttl=0.2
+    check "looks into many folders" user_sh 'for i in $(seq 20); do test ! -e "$1/many/$i/new"; done' "$MNT"
+    check "not all are watched" test "$(ctl_stat unwatched)" -gt 0
+    user_sh 'for i in $(seq 20); do echo x >"$1/many/$i/new"; done' "$SRC"
+    check "and names come all the same" wait_for 10 user_sh 'for i in $(seq 20); do test -e "$1/many/$i/new"; done' "$MNT"
+    echo "$before" >$limit
+    check "unmounted, too" as_user_suid fusermount3 -u "$MNT"
+    check "the daemon of that is gone" wait_for 60 none_left
+else
+    skip "few watches" "$limit cannot be set"
+fi
 
 chown root "$MNT"
 user_refused "cannot mount over root's directory"

@@ -5,6 +5,7 @@
 #include "delay.h"
 #include "node.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -88,14 +89,27 @@ static void answer_attr(fuse_req_t req, int fd) {
 
 /* ---- names and attributes ---- */
 
+/* The name itself, or in `folded` as a source that takes either case has it. */
+static const char *fold(const char *name, char folded[256]) {
+    size_t i = 0;
+
+    if (!slow_view.fold)
+        return name;
+    for (; name[i] && i < 255; i++)
+        folded[i] = (char)tolower((unsigned char)name[i]);
+    folded[i] = '\0';
+    return folded;
+}
+
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
     CLOSING int fd = begin(req, SLOW_LOOKUP, parent);
     struct fuse_entry_param entry;
+    char folded[256];
     int error;
 
     if (fd < 0)
         return;
-    error = look_up(fd, name, &entry);
+    error = look_up(fd, fold(name, folded), &entry);
     if (error && error != -ENOENT)
         answer(req, error);
     else if (fuse_reply_entry(req, &entry) && !error) /* inode 0: that it does not exist is kept */

@@ -11,6 +11,7 @@ struct slow_view {
     double timeout_s; /* of names and attributes in the kernel */
     int keep;         /* content stays cached over an open */
     int noplus;       /* listings without attributes */
+    int fold;         /* either case of a name is taken; names in the directory are in lower case */
     int ready_fd;     /* gets one byte when the mount answers, and is closed; or -1 */
 };
 extern struct slow_view slow_view;

@@ -12,13 +12,16 @@
  *   error_after=N   after N operations all fail with EIO
  *   timeout=S       for how long the kernel may keep names and attributes (1)
  *   keep            the kernel keeps a file's content over an open; else an open drops it, as with
- * a network client noplus          directories are listed without attributes threads=N operations
- * at once (256) control=FILE    words that are read at the start and again at SIGHUP; what is not
- * there any more is over, but numbers stay: latency_us=N, bandwidth=N, error_after=N (counted from
- * then on) fail=OPERATION:ERRNO[:TIMES]    as in fail=READ:EIO gate=OPERATION                  it
- * waits while this is there; "gate": READ short=BYTES                     no read answers more than
- * that stats=FILE      JSON with the number of each operation, written at SIGUSR1, after SIGHUP,
- * and at the end
+ *                   a network client
+ *   noplus          directories are listed without attributes
+ *   fold            either case of a name is taken; the directory's own are in lower case
+ *   threads=N       operations at once (256)
+ *   stats=FILE      JSON with the number of each operation, written at SIGUSR1, after SIGHUP, and
+ *                   at the end
+ *   control=FILE    words that are read at the start and again at SIGHUP; what is not there any
+ * more is over, but numbers stay: latency_us=N, bandwidth=N, error_after=N (counted from then on),
+ * and fail=OPERATION:ERRNO[:TIMES]   as in fail=READ:EIO gate=OPERATION                 it waits
+ * while this is there; "gate": READ short=BYTES                    no read answers more than that
  *
  * The operations: lookup getattr readlink open read write readdir create mkdir unlink rename
  * setattr other. There are no extended attributes and no locks but the kernel's own, as with most
@@ -113,6 +116,7 @@ static const struct fuse_opt table[] = {
     OPTION("timeout=%lf", view.timeout_s),
     OPTION("keep", view.keep),
     OPTION("noplus", view.noplus),
+    OPTION("fold", view.fold),
     OPTION("threads=%u", threads),
     FUSE_OPT_END,
 };

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Owns the listings: of each name a hash, sorted. Two names of one hash make one that is absent
+ * look present, and it is looked up; never the other way round.
+ */
+#include "fs/listing.h"
+
+#include "fs/coherence.h"
+#include "util/bytes.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#define MISSES_BEFORE 2
+#define NAMES_MAX (1U << 20) /* 8 MiB of hashes */
+
+struct stg_listing {
+    uint64_t *hashes; /* sorted; NULL: not read; all protected by lock */
+    size_t count;
+    int64_t read_ns;     /* monotonic: when the reading began */
+    uint64_t generation; /* of that moment */
+    uint32_t changes;    /* made through the mount */
+    uint32_t misses;
+    bool reading;
+};
+
+static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
+static _Atomic uint64_t generation;
+
+static uint64_t hash_of(const char *name) { return stg_hash_bytes(name, strlen(name), 0); }
+
+static int compare(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a;
+    uint64_t y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* Can the source have no other spelling of that name but by its case? */
+static bool is_plain(const char *name) {
+    size_t length = strlen(name);
+
+    for (const char *at = name; *at; at++)
+        if ((unsigned char)*at >= 0x80)
+            return false;
+    return length && name[length - 1] != '.' && name[length - 1] != ' ';
+}
+
+static bool is_for(const struct stg_inode *folder) {
+    return folder->volume->remote && folder->volume->folds != STG_FOLDS_CASE &&
+           stg_coherence_negative_timeout_s(folder) > 0;
+}
+
+/* ---- asking ---- */
+
+static double left_s_locked(const struct stg_listing *listing, double keep_s) {
+    double age_s = (double)(stg_clock_monotonic_ns() - listing->read_ns) / 1e9;
+
+    return listing->generation == atomic_load(&generation) ? keep_s - age_s : 0;
+}
+
+bool stg_listing_lacks(struct stg_inode *folder, const char *name, double *ret_left_s) {
+    double keep_s = stg_coherence_negative_timeout_s(folder);
+    uint64_t hash;
+    bool lacks = false;
+
+    if (!folder->listing || !is_for(folder) || !is_plain(name))
+        return false;
+    hash = hash_of(name);
+    stg_lock_take(&lock);
+    if (folder->listing->hashes) {
+        const struct stg_listing *listing = folder->listing;
+
+        *ret_left_s = left_s_locked(listing, keep_s);
+        lacks = *ret_left_s > 0 &&
+                !bsearch(&hash, listing->hashes, listing->count, sizeof(hash), compare);
+    }
+    stg_lock_drop(&lock);
+    return lacks;
+}
+
+/* ---- reading ---- */
+
+struct names {
+    uint64_t *hashes;
+    size_t count;
+    size_t room;
+    char probe[256]; /* one of the names with its letters turned; "": none was fit for it */
+};
+
+static bool turn_case(const char *name, char turned[256]) {
+    bool letters = false;
+    size_t i;
+
+    for (i = 0; name[i] && i < 255; i++) {
+        letters = letters || isalpha((unsigned char)name[i]);
+        turned[i] = (char)(isupper((unsigned char)name[i]) ? tolower(name[i]) : toupper(name[i]));
+    }
+    turned[i] = '\0';
+    return letters && is_plain(name);
+}
+
+static bool add_name(struct names *names, const char *name) {
+    if (names->count == names->room) {
+        size_t room = names->room ? names->room * 2 : 256;
+        uint64_t *more = room > NAMES_MAX ? NULL : reallocarray(names->hashes, room, sizeof(*more));
+
+        if (!more)
+            return false;
+        names->hashes = more;
+        names->room = room;
+    }
+    names->hashes[names->count++] = hash_of(name);
+    if (!*names->probe && !turn_case(name, names->probe))
+        *names->probe = '\0';
+    return true;
+}
+
+/* Does the source take either case? Where the other spelling is a name of its own that is open. */
+static void probe_case(struct stg_volume *volume, int fd, const struct names *names) {
+    uint64_t hash = hash_of(names->probe);
+    struct stat st;
+
+    if (volume->folds != STG_FOLDS_UNKNOWN || !*names->probe ||
+        bsearch(&hash, names->hashes, names->count, sizeof(hash), compare))
+        return;
+    if (!fstatat(fd, names->probe, &st, AT_SYMLINK_NOFOLLOW))
+        volume->folds = STG_FOLDS_CASE;
+    else if (errno == ENOENT)
+        volume->folds = STG_FOLDS_NOTHING;
+}
+
+/* True where all names were read; `names->hashes` is the caller's either way. */
+static bool read_names(struct stg_inode *folder, struct names *names) {
+    int fd = stg_inode_open(folder, O_RDONLY | O_DIRECTORY);
+    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *entry;
+    bool complete = true;
+
+    if (!stream) {
+        stg_fd_close(fd);
+        return false;
+    }
+    errno = 0;
+    while (complete && (entry = readdir(stream)))
+        complete = add_name(names, entry->d_name);
+    complete = complete && !errno;
+    if (complete) {
+        qsort(names->hashes, names->count, sizeof(*names->hashes), compare);
+        probe_case(folder->volume, fd, names);
+    }
+    (void)closedir(stream); /* read-only */
+    return complete && folder->volume->folds == STG_FOLDS_NOTHING;
+}
+
+static struct stg_listing *listing_locked(struct stg_inode *folder) {
+    if (!folder->listing)
+        folder->listing = calloc(1, sizeof(struct stg_listing));
+    return folder->listing;
+}
+
+/* Is the folder to be read by this thread, now? */
+static bool begin(struct stg_inode *folder, struct stg_listing *ret_then) {
+    double keep_s = stg_coherence_negative_timeout_s(folder);
+    struct stg_listing *listing;
+    bool begins;
+
+    stg_lock_take(&lock);
+    listing = listing_locked(folder);
+    begins = listing && ++listing->misses >= MISSES_BEFORE && !listing->reading &&
+             (!listing->hashes || left_s_locked(listing, keep_s) <= 0);
+    if (begins) {
+        listing->reading = true;
+        *ret_then = *listing;
+        ret_then->read_ns = stg_clock_monotonic_ns();
+        ret_then->generation = atomic_load(&generation);
+    }
+    stg_lock_drop(&lock);
+    return begins;
+}
+
+void stg_listing_missed(struct stg_inode *folder) {
+    struct names names = {0};
+    struct stg_listing then;
+    struct stg_listing *listing = folder->listing;
+    bool complete;
+
+    if (!is_for(folder) || !begin(folder, &then))
+        return;
+    complete = read_names(folder, &names);
+    stg_lock_take(&lock);
+    listing = folder->listing;
+    listing->reading = false;
+    listing->misses = 0;
+    if (complete && listing->changes == then.changes) {
+        uint64_t *old = listing->hashes;
+
+        listing->hashes = names.hashes;
+        listing->count = names.count;
+        listing->read_ns = then.read_ns;
+        listing->generation = then.generation;
+        names.hashes = old;
+    }
+    stg_lock_drop(&lock);
+    free(names.hashes);
+}
+
+/* ---- forgetting ---- */
+
+void stg_listing_outdate(struct stg_inode *folder) {
+    uint64_t *old = NULL;
+
+    if (!folder->volume->remote)
+        return;
+    stg_lock_take(&lock);
+    if (listing_locked(folder)) {
+        folder->listing->changes++;
+        old = folder->listing->hashes;
+        folder->listing->hashes = NULL;
+    }
+    stg_lock_drop(&lock);
+    free(old);
+}
+
+void stg_listing_doubt_all(void) { atomic_fetch_add(&generation, 1); }
+
+void stg_listing_free(struct stg_inode *inode) {
+    if (inode->listing)
+        free(inode->listing->hashes);
+    free(inode->listing);
+    inode->listing = NULL;
+}

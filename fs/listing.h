@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The names of a slow folder, to answer for those that are not there.
+ *
+ * A compiler asks twenty folders for each header, and nineteen say no, one round trip each. After
+ * the second such answer in a folder of a remote source its names are read, once, and who asks for
+ * another within the time that absence may be kept is answered from that. Only absence: what is
+ * there is always looked up.
+ *
+ * A source that takes two spellings for one name (upper and lower case, composed and decomposed
+ * letters, a point at the end) would have names that no listing shows: those are left to it, and
+ * where it is found to take either case, all are.
+ */
+#ifndef STG_FS_LISTING_H
+#define STG_FS_LISTING_H
+
+#include "fs/inode.h"
+
+/* Is the name surely not in the folder? For how long that may be kept is in `*ret_left_s`. */
+bool stg_listing_lacks(struct stg_inode *folder, const char *name, double *ret_left_s);
+
+/* A name was looked up in the folder, and is not there. May read the folder. */
+void stg_listing_missed(struct stg_inode *folder);
+
+/* A name was made in the folder, through the mount; before that is answered. */
+void stg_listing_outdate(struct stg_inode *folder);
+
+/* Nothing that was listed before is used any more. */
+void stg_listing_doubt_all(void);
+
+/* Frees what the inode has. */
+void stg_listing_free(struct stg_inode *inode);
+
+#endif

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Owns the reading of /proc/self/mountinfo; see proc(5) for its fields. */
+#include "fs/mounts.h"
+
+#include "fs/fs.h"
+#include "util/bytes.h"
+#include "util/cleanup.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#define TABLE "/proc/self/mountinfo"
+
+static int table_fd = -1;
+static uint64_t seen; /* a hash of what was below the source */
+
+/* `path` as the table writes it: blanks and backslashes in octal. */
+static void escape(const char *path, char line[PATH_MAX * 4]) {
+    char *at = line;
+
+    for (; *path && at < line + PATH_MAX * 4 - 5; path++) {
+        if (strchr(" \t\n\\", *path))
+            at += sprintf(at, "\\%03o", (unsigned char)*path);
+        else
+            *at++ = *path;
+    }
+    *at = '\0';
+}
+
+struct entry {
+    int id;
+    unsigned major;
+    unsigned minor;
+    const char *root;
+    const char *point;
+};
+
+/* The fields of a line, which is cut up for it. */
+static bool parse(char *line, struct entry *ret_entry) {
+    char *save = NULL;
+    const char *field[5];
+
+    for (int i = 0; i < 5; i++) {
+        field[i] = strtok_r(i ? NULL : line, " ", &save);
+        if (!field[i])
+            return false;
+    }
+    ret_entry->id = atoi(field[0]); /* the kernel's own number */
+    ret_entry->root = field[3];
+    ret_entry->point = field[4];
+    return sscanf(field[2], "%u:%u", &ret_entry->major, &ret_entry->minor) == 2;
+}
+
+/* Calls `visit` with each mount. False where the table cannot be read. */
+static bool each(void (*visit)(const struct entry *entry, void *context), void *context) {
+    FILE *table = fopen(TABLE, "re");
+    stg_auto_free char *line = NULL;
+    size_t room = 0;
+
+    if (!table)
+        return false;
+    while (getline(&line, &room, table) > 0) {
+        struct entry entry;
+
+        if (parse(line, &entry))
+            visit(&entry, context);
+    }
+    (void)fclose(table); /* read-only */
+    return true;
+}
+
+struct below {
+    char source[PATH_MAX * 4];
+    size_t length;
+    uint64_t hash;
+};
+
+static void add_below(const struct entry *entry, void *context) {
+    struct below *below = context;
+
+    if (strncmp(entry->point, below->source, below->length) ||
+        (below->length > 1 && entry->point[below->length] != '/'))
+        return;
+    below->hash = stg_hash_bytes(entry->point, strlen(entry->point), below->hash);
+    below->hash = stg_hash_bytes(entry->root, strlen(entry->root), below->hash);
+    below->hash = stg_hash_u64(below->hash ^ (uint64_t)entry->id << 32 ^
+                               (uint64_t)entry->major << 20 ^ entry->minor);
+}
+
+bool stg_mounts_changed(void) {
+    stg_auto_free struct below *below = calloc(1, sizeof(*below));
+    bool changed;
+
+    if (!below)
+        return true; /* at worst too much is looked at */
+    escape(stg_fs.options.source, below->source);
+    below->length = strlen(below->source);
+    if (!each(add_below, below))
+        return true;
+    changed = below->hash != seen;
+    seen = below->hash;
+    return changed;
+}
+
+int stg_mounts_open(void) {
+    table_fd = open(TABLE, O_RDONLY | O_CLOEXEC);
+    if (table_fd < 0)
+        return -errno;
+    (void)stg_mounts_changed(); /* from now on */
+    return 0;
+}
+
+void stg_mounts_close(void) { stg_fd_close(stg_fd_steal(&table_fd)); }
+
+int stg_mounts_fd(void) { return table_fd; }
+
+struct search {
+    char point[PATH_MAX * 4];
+    int minor;
+};
+
+static void match(const struct entry *entry, void *context) {
+    struct search *search = context;
+
+    if (!strcmp(entry->point, search->point))
+        search->minor = (int)entry->minor; /* the last one is the uppermost */
+}
+
+int stg_mounts_minor(const char *path) {
+    stg_auto_free struct search *search = calloc(1, sizeof(*search));
+
+    if (!search)
+        return -1;
+    search->minor = -1;
+    escape(path, search->point);
+    return each(match, search) ? search->minor : -1;
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The mount table of this process, for what no event of a file system tells: something is mounted,
+ * or unmounted, below the source.
+ */
+#ifndef STG_FS_MOUNTS_H
+#define STG_FS_MOUNTS_H
+
+#include <stdbool.h>
+
+/* Begins to follow what is mounted below the source. 0 or -errno. */
+int stg_mounts_open(void);
+void stg_mounts_close(void);
+
+/* For poll(2): POLLPRI where something was mounted or unmounted anywhere. -1: not open. */
+int stg_mounts_fd(void);
+
+/* Is something else mounted below the source than at the last call? By one thread at a time. */
+bool stg_mounts_changed(void);
+
+/* The minor number of the device that is mounted on `path`; -1 where none is. */
+int stg_mounts_minor(const char *path);
+
+#endif

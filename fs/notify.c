@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Owns the calls into the kernel, and the thread that makes them for those who may not wait there.
+ *
+ * Those who wait are on a list of their own stack's making: whoever gives up first, the thread or
+ * the one that waits, takes the entry out under the lock.
+ */
+#include "fs/notify.h"
+
+#include "fs/mounts.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/log.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+
+#define WAIT_NS INT64_C(1000000000)
+/* Nobody has a file of this name; if somebody had, it would be looked up once more. */
+#define NO_NAME ".stagefs\001await"
+
+/* A drop that somebody waits for. */
+struct drop {
+    struct drop *next;
+    struct stg_inode *inode; /* referenced */
+    bool done;
+    bool left; /* by who waited: the thread frees it */
+};
+
+static struct stg_lock lock = STG_LOCK(STG_RANK_NOTIFY);
+static pthread_cond_t wake; /* of the thread; with the monotonic clock, as the next */
+static pthread_cond_t over; /* of those who wait */
+static struct drop *first;  /* protected by lock, as all below */
+static struct drop **last = &first;
+static pthread_t thread;
+static bool running;
+static bool stopping;
+static unsigned inside; /* calls that are in the kernel */
+
+static _Atomic uint64_t told_names;
+static _Atomic uint64_t told_inodes;
+
+static bool enter(void) {
+    bool may;
+
+    stg_lock_take(&lock);
+    may = running && !stopping;
+    inside += may;
+    stg_lock_drop(&lock);
+    return may;
+}
+
+static void leave(void) {
+    stg_lock_take(&lock);
+    inside--;
+    (void)pthread_cond_broadcast(&over); /* cannot fail */
+    stg_lock_drop(&lock);
+}
+
+bool stg_notify_inode(struct stg_inode *inode, bool pages) {
+    int error;
+
+    if (!enter())
+        return true;
+    error =
+        fuse_lowlevel_notify_inval_inode(stg_fs.session, stg_inode_id(inode), pages ? 0 : -1, 0);
+    leave();
+    if (!error)
+        atomic_fetch_add_explicit(&told_inodes, 1, memory_order_relaxed);
+    return error != -ENOENT;
+}
+
+void stg_notify_name(struct stg_inode *folder, const char *name) {
+    if (!enter())
+        return;
+    /* ENOENT: the kernel has not this name, and nothing is to be dropped. */
+    if (!fuse_lowlevel_notify_inval_entry(stg_fs.session, stg_inode_id(folder), name, strlen(name)))
+        atomic_fetch_add_explicit(&told_names, 1, memory_order_relaxed);
+    leave();
+}
+
+void stg_notify_await(struct stg_inode *folder) {
+    if (!enter())
+        return;
+    (void)fuse_lowlevel_notify_inval_entry(stg_fs.session, stg_inode_id(folder), NO_NAME,
+                                           strlen(NO_NAME)); /* not there: nothing else happens */
+    leave();
+}
+
+bool stg_notify_names(void) {
+    int error = -ENOSYS;
+
+    if (!enter())
+        return true;
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+    error = fuse_lowlevel_notify_increment_epoch(stg_fs.session);
+#endif
+    leave();
+    return !error;
+}
+
+uint64_t stg_notify_count_names(void) { return atomic_load(&told_names); }
+
+uint64_t stg_notify_count_inodes(void) { return atomic_load(&told_inodes); }
+
+/* ---- the thread ---- */
+
+static struct timespec until(int64_t from_now_ns) {
+    int64_t at = stg_clock_monotonic_ns() + from_now_ns;
+
+    return (struct timespec){.tv_sec = at / 1000000000, .tv_nsec = at % 1000000000};
+}
+
+static void free_drop(struct drop *drop) {
+    stg_inode_unref(drop->inode);
+    free(drop);
+}
+
+static struct drop *take_first_locked(void) {
+    struct drop *drop = first;
+
+    first = drop->next;
+    if (!first)
+        last = &first;
+    return drop;
+}
+
+static void *work(void *unused) {
+    (void)unused;
+    stg_lock_take(&lock);
+    while (!stopping) {
+        struct drop *drop;
+        bool left;
+
+        if (!first) {
+            (void)stg_lock_wait(&lock, &wake, NULL);
+            continue;
+        }
+        drop = take_first_locked();
+        stg_lock_drop(&lock);
+        (void)stg_notify_inode(drop->inode, true); /* what is not known has no pages */
+        stg_lock_take(&lock);
+        drop->done = true;
+        left = drop->left;
+        (void)pthread_cond_broadcast(&over); /* cannot fail */
+        if (left) {
+            stg_lock_drop(&lock);
+            free_drop(drop);
+            stg_lock_take(&lock);
+        }
+    }
+    stg_lock_drop(&lock);
+    return NULL;
+}
+
+bool stg_notify_pages_wait(struct stg_inode *inode) {
+    struct timespec deadline = until(WAIT_NS);
+    struct drop *drop = calloc(1, sizeof(*drop));
+    bool done;
+
+    if (!drop)
+        return false;
+    drop->inode = inode;
+    stg_inode_ref(inode);
+    stg_lock_take(&lock);
+    *last = drop;
+    last = &drop->next;
+    (void)pthread_cond_signal(&wake); /* cannot fail */
+    while (!drop->done && running && !stopping &&
+           stg_lock_wait(&lock, &over, &deadline) != ETIMEDOUT)
+        ;
+    done = drop->done;
+    drop->left = true;
+    stg_lock_drop(&lock);
+    if (done)
+        free_drop(drop);
+    return done;
+}
+
+static int init_condition(pthread_cond_t *condition) {
+    pthread_condattr_t attributes;
+    int error = pthread_condattr_init(&attributes);
+
+    if (!error)
+        error = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    if (!error)
+        error = pthread_cond_init(condition, &attributes);
+    (void)pthread_condattr_destroy(&attributes); /* cannot fail */
+    return -error;
+}
+
+int stg_notify_start(void) {
+    int error = init_condition(&wake);
+
+    if (!error)
+        error = init_condition(&over);
+    if (!error)
+        error = -pthread_create(&thread, NULL, work, NULL);
+    running = !error;
+    return error;
+}
+
+/* By the mount, or by the connection's own file where that is not allowed. */
+static void abort_connection(void) {
+    const char *mountpoint = stg_fs.options.mountpoint;
+    char path[64];
+    stg_auto_fd int fd = -1;
+    int device;
+
+    if (!umount2(mountpoint, MNT_FORCE | MNT_DETACH))
+        return;
+    device = stg_mounts_minor(mountpoint);
+    (void)snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%d/abort", device);
+    fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, "1", 1) != 1)
+        stg_warning("requests that were not answered keep the mount on %s busy", mountpoint);
+}
+
+void stg_notify_stop(void) {
+    struct timespec deadline = until(WAIT_NS / 5);
+    bool stuck;
+
+    if (!running)
+        return;
+    stg_lock_take(&lock);
+    stopping = true;
+    (void)pthread_cond_broadcast(&wake); /* cannot fail, as the next */
+    (void)pthread_cond_broadcast(&over);
+    while (inside && stg_lock_wait(&lock, &over, &deadline) != ETIMEDOUT)
+        ;
+    stuck = inside > 0;
+    stg_lock_drop(&lock);
+    if (stuck)
+        abort_connection();
+}
+
+void stg_notify_fini(void) {
+    if (!running)
+        return;
+    (void)pthread_join(thread, NULL); /* cannot fail for a thread of ours */
+    running = false;
+    while (first)
+        free_drop(take_first_locked());
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the kernel is told to forget.
+ *
+ * The kernel may wait in such a call: for pages that are being read, whose READ somebody has to
+ * answer; for a folder in which a request is under way. So no thread that answers requests makes
+ * one; stg_notify_pages_wait() has it made by a thread for that.
+ */
+#ifndef STG_FS_NOTIFY_H
+#define STG_FS_NOTIFY_H
+
+#include "fs/inode.h"
+
+/* Starts the thread; 0 or -errno. */
+int stg_notify_start(void);
+
+/*
+ * Nothing is told from now on. Where somebody waits in the kernel for requests that nobody answers
+ * any more, the connection is aborted. Before the unmount.
+ */
+void stg_notify_stop(void);
+
+/* Ends the thread. */
+void stg_notify_fini(void);
+
+/*
+ * Drops the attributes, and the pages, or listing of a folder, too. False where the kernel does not
+ * know the inode: never did, forgot it, or has not yet taken the answer that tells of it.
+ */
+bool stg_notify_inode(struct stg_inode *inode, bool pages);
+
+/* Drops a name in the folder, there or not. Waits for lookups and listings in it that go on. */
+void stg_notify_name(struct stg_inode *folder, const char *name);
+
+/* Waits for lookups and listings in the folder that go on, and drops nothing. */
+void stg_notify_await(struct stg_inode *folder);
+
+/* Has every name looked up again. False where the kernel has no such thing. */
+bool stg_notify_names(void);
+
+/* Drops attributes and pages, by the thread, and waits for it, a second at most. True: it is done.
+ */
+bool stg_notify_pages_wait(struct stg_inode *inode);
+
+/* Counted since the start. */
+uint64_t stg_notify_count_names(void);
+uint64_t stg_notify_count_inodes(void);
+
+#endif

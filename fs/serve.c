@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Owns the choice of the way to serve. docs/benchmarks.md has the measurements that it rests on:
+ * from the page cache a small file is opened, read and closed at the speed of the source; what is
+ * passed through costs two requests, and in return is written and mapped as the source's own file.
+ */
+#include "fs/serve.h"
+
+#include "fs/fs.h"
+
+bool stg_serve_without_opens(bool can_pass, bool can_skip, const char **ret_why) {
+    if (stg_fs.options.serve == STG_SERVE_PAGECACHE) {
+        *ret_why = "serve=pagecache was asked for";
+        return true;
+    }
+    if (stg_fs.options.serve == STG_SERVE_PASSTHROUGH) {
+        *ret_why = "serve=passthrough was asked for";
+        return false;
+    }
+    if (stg_fs.options.read_only && can_skip) {
+        *ret_why = "nothing is written, so no open needs to be told";
+        return true;
+    }
+    if (stg_fs.may_pass_through && can_pass) {
+        *ret_why = "it can be written, which passes through at the source's own speed";
+        return false;
+    }
+    *ret_why = stg_fs.may_pass_through ? "the kernel has no passthrough (Linux 6.9 does)"
+                                       : "passthrough needs root";
+    return can_skip;
+}

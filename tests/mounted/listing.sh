@@ -1,0 +1,63 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# variants: default pagecache
+# sanitizers: address thread
+# timeout: 120
+#
+# Names that are not in a slow folder are answered from one listing of it, and never wrongly: not after one was made,
+# here or behind, and not where the source takes two spellings for one name.
+set -euo pipefail
+. "$TOP/tests/lib/harness.sh"
+. "$TOP/tests/lib/slow-source.sh"
+
+have_slowfs || skip_all "slowfs is not built"
+absent() { for name in "$@"; do [ ! -e "$MNT/dir/$name" ] || { echo "$name" && return 1; }; done; }
+lookups_of() { # CMD...: lookups that reach the source meanwhile
+    local before
+    before=$(slow_count lookup)
+    "$@" || return 1
+    echo $(($(slow_count lookup) - before))
+}
+few() { [ "$1" -le "$2" ] || { echo "$1" && false; }; }
+seen() { [ -e "$MNT/dir/$1" ]; }
+
+new_dirs
+mkdir -p "$WORK/slow-under/dir"
+for i in $(seq 30); do echo "$i" >"$WORK/slow-under/dir/header$i.h"; done
+mount_slow latency_us=500 || done_testing
+mount_fs ttl=300,uring=off || done_testing
+check "two names that are not there" absent no1 no2
+check "a hundred others cost the source next to nothing" few "$(lookups_of absent a{1..100})" 2
+check "what is there is found" seen header7.h
+echo x >"$MNT/dir/made"
+check "what was made through the mount is there" seen made
+check "and others are not, still" absent b1 b2 b3
+mv "$MNT/dir/made" "$MNT/dir/b4"
+check "a new name by rename" seen b4
+ln "$MNT/dir/b4" "$MNT/dir/b5"
+check "by link" seen b5
+mkdir "$MNT/dir/b6"
+check "by mkdir" seen b6
+check "absent again" absent c1 c2 c3
+echo x >"$WORK/slow-under/dir/c4"
+check "made behind: after a sync" "$BUILD_DIR/client/stagectl" sync "$MNT"
+check "it is there" seen c4
+check "two more misses" absent d1 d2
+echo x >"$WORK/slow-under/dir/$(printf 'uml\303\244ut')"
+check "a name beyond ASCII is always looked up" seen "$(printf 'uml\303\244ut')"
+unmount_fs && pass "the mount ends cleanly"
+
+mount_fs ttl=0.3,uring=off || done_testing
+check "misses, for a short time" absent e1 e2 e3
+echo x >"$WORK/slow-under/dir/e4"
+check "made behind: after that time" wait_for 10 seen e4
+unmount_fs
+unmount_slow && pass "the slow source ends cleanly"
+
+mount_slow latency_us=500,fold || done_testing
+mount_fs ttl=300,uring=off || done_testing
+check "misses on a source that takes either case" absent f1 f2 f3 f4
+check "the other spelling of a name is found" seen HEADER9.H
+unmount_fs
+unmount_slow
+done_testing
