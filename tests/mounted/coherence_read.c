@@ -46,6 +46,17 @@ static void judge_file(struct reader *r, unsigned name, int64_t begin, uint64_t 
                          wrong);
 }
 
+/*
+ * The kernel walks a path once more where it found a folder moved from under it, and gives up with
+ * ESTALE where that happens again; or where it cannot have the locks to move the folder at once
+ * (d_splice_alias()). A program tries again.
+ */
+#define WALK(result, call)                                                                         \
+    do {                                                                                           \
+        for (int walks_ = 0; ((result) = (call)) < 0 && errno == ESTALE && walks_ < 20; walks_++)  \
+            ;                                                                                      \
+    } while (0)
+
 /* What an open says of a name that it does not open as a file. */
 static void judge_refusal(unsigned name, int error, int64_t begin) {
     struct stg_ch_seen seen = {.kind = STG_CH_ABSENT};
@@ -73,7 +84,7 @@ static void read_file(struct reader *r) {
     int fd;
 
     stg_ch_name_path(name, path);
-    fd = openat(MOUNT, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    WALK(fd, openat(MOUNT, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
     if (fd < 0) {
         judge_refusal(name, errno, begin);
         return;
@@ -96,9 +107,11 @@ static void look_at_name(struct reader *r) {
     char path[STG_CH_PATH_BYTES];
     int64_t begin = stg_ch_now_ns();
     struct stat st;
+    int found;
 
     stg_ch_name_path(name, path);
-    if (fstatat(MOUNT, path, &st, AT_SYMLINK_NOFOLLOW) == 0)
+    WALK(found, fstatat(MOUNT, path, &st, AT_SYMLINK_NOFOLLOW));
+    if (found == 0)
         seen.kind = S_ISDIR(st.st_mode)   ? STG_CH_DIR
                     : S_ISLNK(st.st_mode) ? STG_CH_LINK
                                           : STG_CH_FILE;
@@ -119,9 +132,11 @@ static void read_link(struct reader *r) {
     struct stg_ch_seen seen = {.kind = STG_CH_LINK};
     char path[STG_CH_PATH_BYTES], target[STG_CH_PATH_BYTES] = "";
     int64_t begin = stg_ch_now_ns();
+    ssize_t length;
 
     stg_ch_name_path(name, path);
-    if (readlinkat(MOUNT, path, target, sizeof(target) - 1) < 0) {
+    WALK(length, readlinkat(MOUNT, path, target, sizeof(target) - 1));
+    if (length < 0) {
         if (errno != ENOENT && errno != EINVAL)
             stg_ch_violation((int)name, 0, "readlink: %s", strerror(errno));
         return;
