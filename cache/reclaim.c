@@ -180,16 +180,13 @@ int stg_reclaim_keep(struct stg_cache *cache, const void *content, uint64_t byte
 }
 
 int stg_reclaim_rewrite(struct stg_cache *cache, struct stg_copy *copy, const void *content,
-                        uint64_t bytes, bool force) {
+                        uint64_t bytes) {
     uint64_t old_cost = stg_store_cost_bytes(copy->bytes);
     uint64_t new_cost = stg_store_cost_bytes(bytes);
     int error;
 
-    if (new_cost > old_cost && !make_room(cache, new_cost - old_cost)) {
-        if (!force)
-            return -ENOSPC;
+    if (new_cost > old_cost && !make_room(cache, new_cost - old_cost))
         stg_budget_force(&cache->hot_budget, new_cost - old_cost);
-    }
     error = stg_store_rewrite(cache->store, copy, content, bytes);
     /* What the file takes now is at least accounted for, if it could not be rewritten whole. */
     if (error && new_cost > old_cost)

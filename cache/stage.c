@@ -532,14 +532,14 @@ static bool begin_refresh(struct stg_cache *cache, struct stg_object *object, bo
 }
 
 /* Makes the copy of a busy object what the file is. 0 or -errno; `ret_filled` is the caller's. */
-static int rewrite(struct stg_cache *cache, struct stg_object *object, bool by_writer,
+static int rewrite(struct stg_cache *cache, struct stg_object *object,
                    struct stg_filled *ret_filled) {
     int error = fill(cache, object, NULL, ret_filled);
 
     /* The copy is ours while the object is busy. */
-    return error ? error
-                 : stg_reclaim_rewrite(cache, &object->copy, ret_filled->content, ret_filled->bytes,
-                                       by_writer);
+    return error
+               ? error
+               : stg_reclaim_rewrite(cache, &object->copy, ret_filled->content, ret_filled->bytes);
 }
 
 int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool by_writer) {
@@ -551,7 +551,7 @@ int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool 
 
     if (!begin_refresh(cache, object, by_writer, &version))
         return -EBUSY;
-    error = rewrite(cache, object, by_writer, &filled);
+    error = rewrite(cache, object, &filled);
     stg_lock_take(&cache->lock);
     /* Who saw that it changed again has found the object busy, and left it to us. */
     for (int i = 0; i < REWRITES_MAX && !by_writer && !object->freed && object->is_seen &&
@@ -560,7 +560,7 @@ int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool 
         object->is_seen = false;
         stg_lock_drop(&cache->lock);
         stg_filled_fini(&filled);
-        error = rewrite(cache, object, by_writer, &filled);
+        error = rewrite(cache, object, &filled);
         stg_lock_take(&cache->lock);
     }
     /* Writers come one at a time; what raised the version for them is their coming. */

@@ -106,11 +106,12 @@ int stg_reclaim_keep(struct stg_cache *cache, const void *content, uint64_t byte
                      struct stg_copy *ret_copy);
 
 /*
- * Replaces the content of the copy that a busy object has, within the budget, or (`force`) beyond.
- * Returns 0, -ENOSPC or the store's error; the copy's size is right either way.
+ * Replaces the content of the copy that a busy object has: of one in use, which must not stay what
+ * the file no more is, so even beyond the budget. Returns 0 or the store's error; the copy's size
+ * is right either way.
  */
 int stg_reclaim_rewrite(struct stg_cache *cache, struct stg_copy *copy, const void *content,
-                        uint64_t bytes, bool force);
+                        uint64_t bytes);
 
 /* Evicts until the limits hold, as far as nothing in use is in the way. */
 void stg_reclaim_shrink(struct stg_cache *cache);
