@@ -6,7 +6,7 @@
  *   options    the command line, one table
  *   preflight  what is refused before anything is changed
  *   daemon     into the background once the mount answers
- *   session    the connection with the kernel: mount, negotiation, loop
+ *   session    the connection with the kernel: mount, negotiation, loop; ending: by a signal
  *   op_*       the operations, one file a family
  *   reply      what is answered about an inode
  *   creds      acting as the caller

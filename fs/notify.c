@@ -205,7 +205,7 @@ int stg_notify_start(void) {
 }
 
 /* By the mount, or by the connection's own file where that is not allowed. */
-static void abort_connection(void) {
+void stg_notify_abort(void) {
     const char *mountpoint = stg_fs.options.mountpoint;
     char path[64];
     stg_auto_fd int fd = -1;
@@ -235,7 +235,7 @@ void stg_notify_stop(void) {
     stuck = inside > 0;
     stg_lock_drop(&lock);
     if (stuck)
-        abort_connection();
+        stg_notify_abort();
 }
 
 void stg_notify_fini(void) {

@@ -20,6 +20,9 @@ int stg_notify_start(void);
  */
 void stg_notify_stop(void);
 
+/* Takes the mount away and aborts its connection: who waits for an answer is given an error. */
+void stg_notify_abort(void);
+
 /* Ends the thread. */
 void stg_notify_fini(void);
 

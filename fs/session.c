@@ -7,6 +7,7 @@
 #include "fs/coherence.h"
 #include "fs/creds.h"
 #include "fs/daemon.h"
+#include "fs/ending.h"
 #include "fs/fdcache.h"
 #include "fs/job.h"
 #include "fs/linger.h"
@@ -232,7 +233,9 @@ static int mount_and_loop(void) {
         stg_error("cannot mount on %s; see the message above", stg_fs.options.mountpoint);
         return -EIO;
     }
-    error = stg_linger_start();
+    error = stg_ending_start();
+    if (!error)
+        error = stg_linger_start();
     if (!error)
         error = stg_staging_start();
     if (!error)
@@ -255,6 +258,7 @@ static int mount_and_loop(void) {
     fuse_session_unmount(stg_fs.session);
     stg_readahead_stop();
     stg_coherence_fini();
+    stg_ending_stop();
     fuse_remove_signal_handlers(stg_fs.session);
     return error;
 }
