@@ -15,7 +15,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#define MISSES_BEFORE 2
+#define LOOKUPS_BEFORE 3
 #define NAMES_MAX (1U << 20) /* 8 MiB of hashes */
 
 struct stg_listing {
@@ -24,7 +24,7 @@ struct stg_listing {
     int64_t read_ns;     /* monotonic: when the reading began */
     uint64_t generation; /* of that moment */
     uint32_t changes;    /* made through the mount */
-    uint32_t misses;
+    uint32_t lookups;    /* since it was read */
     bool reading;
 };
 
@@ -171,7 +171,7 @@ static bool begin(struct stg_inode *folder, struct stg_listing *ret_then) {
 
     stg_lock_take(&lock);
     listing = listing_locked(folder);
-    begins = listing && ++listing->misses >= MISSES_BEFORE && !listing->reading &&
+    begins = listing && ++listing->lookups >= LOOKUPS_BEFORE && !listing->reading &&
              (!listing->hashes || left_s_locked(listing, keep_s) <= 0);
     if (begins) {
         listing->reading = true;
@@ -183,7 +183,7 @@ static bool begin(struct stg_inode *folder, struct stg_listing *ret_then) {
     return begins;
 }
 
-void stg_listing_missed(struct stg_inode *folder) {
+void stg_listing_asked(struct stg_inode *folder) {
     struct names names = {0};
     struct stg_listing then;
     struct stg_listing *listing = folder->listing;
@@ -195,7 +195,7 @@ void stg_listing_missed(struct stg_inode *folder) {
     stg_lock_take(&lock);
     listing = folder->listing;
     listing->reading = false;
-    listing->misses = 0;
+    listing->lookups = 0;
     if (complete && listing->changes == then.changes) {
         uint64_t *old = listing->hashes;
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The names of a slow folder, to answer for those that are not there.
+ * Slow folders are read whole.
  *
  * A compiler asks twenty folders for each header, and nineteen say no, one round trip each. After
- * the second such answer in a folder of a remote source its names are read, once, and who asks for
- * another within the time that absence may be kept is answered from that. Only absence: what is
- * there is always looked up.
+ * the third lookup in a folder of a remote source the folder is read, once, and who asks for a name
+ * that is not there, within the time that absence may be kept, is answered from that. What is there
+ * is always looked up; but the source's own client (FUSE, NFS) was given the attributes with the
+ * names (READDIRPLUS), and answers from those: so a folder costs a few round trips, and not one for
+ * each file, also when it is looked at again after `ttl`.
  *
  * A source that takes two spellings for one name (upper and lower case, composed and decomposed
  * letters, a point at the end) would have names that no listing shows: those are left to it, and
@@ -19,8 +21,8 @@
 /* Is the name surely not in the folder? For how long that may be kept is in `*ret_left_s`. */
 bool stg_listing_lacks(struct stg_inode *folder, const char *name, double *ret_left_s);
 
-/* A name was looked up in the folder, and is not there. May read the folder. */
-void stg_listing_missed(struct stg_inode *folder);
+/* A name was looked up in the folder, which may have it read. */
+void stg_listing_asked(struct stg_inode *folder);
 
 /* A name was made in the folder, through the mount; before that is answered. */
 void stg_listing_outdate(struct stg_inode *folder);

@@ -69,6 +69,7 @@ void stg_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
     stg_auto_look looking = stg_coherence_enter();
     struct stg_inode *folder = stg_inode_of(parent);
     double absent_s = stg_coherence_negative_timeout_s(folder);
+    bool slow = folder->volume->remote;
     struct stg_inode *inode;
     struct statx stx;
     int error;
@@ -77,16 +78,18 @@ void stg_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
         reply_absent(req, absent_s);
         return;
     }
-    error = stg_lookup(folder, name, &inode, &stx);
-    if (!error) {
-        stg_reply_entry(req, folder, inode, &stx);
-    } else if (error == -ENOENT && absent_s > 0) {
+    if (slow)
         stg_inode_ref(folder); /* the kernel may forget it once it is answered */
+    error = stg_lookup(folder, name, &inode, &stx);
+    if (!error)
+        stg_reply_entry(req, folder, inode, &stx);
+    else if (error == -ENOENT && absent_s > 0)
         reply_absent(req, absent_s);
-        stg_listing_missed(folder);
-        stg_inode_unref(folder);
-    } else {
+    else
         stg_reply_result(req, error);
+    if (slow) {
+        stg_listing_asked(folder);
+        stg_inode_unref(folder);
     }
 }
 

@@ -35,7 +35,7 @@ start
 for name in one two three; do head -c 20000 /dev/urandom | base64 >"$SLOW_UNDER/$name"; done
 : >"$SLOW_UNDER/empty"
 head -c 3000000 /dev/urandom >"$SLOW_UNDER/large"
-mount_fs settle=0
+mount_fs settle=0,negative_timeout=0
 check "a file is read right" same_files one
 same "it was fetched with one open" 1 "$(slow_count open)"
 check "and is right again" same_files one
@@ -80,7 +80,7 @@ finish "one fetch"
 
 start
 head -c 50000 /dev/urandom >"$SLOW_UNDER/cold"
-mount_fs
+mount_fs negative_timeout=0
 stat "$MNT/cold" >/dev/null
 before=$(slow_count open)
 slow_control gate=READ
@@ -137,7 +137,7 @@ finish "many readers"
 
 start timeout=0
 seq 1 1000 >"$SLOW_UNDER/file"
-mount_fs attr_timeout=0,entry_timeout=0
+mount_fs negative_timeout=0,attr_timeout=0,entry_timeout=0
 check "before the change" same_files file
 file_staged() { cat "$MNT/file" >/dev/null && state_is file hot; }
 check "it is staged" wait_for 30 file_staged
@@ -268,7 +268,7 @@ finish "changes"
 start
 mkdir "$SLOW_UNDER/many"
 for i in $(seq 300); do seq "$i" $((i + 4000)) >"$SLOW_UNDER/many/$i"; done
-mount_fs mem=2M,cold=2M
+mount_fs negative_timeout=0,mem=2M,cold=2M
 parallel_read() { seq 300 | xargs -P 16 -I{} cmp "$SLOW_UNDER/many/{}" "$MNT/many/{}"; }
 check "a storm of readers over a small budget" parallel_read
 check "and again" parallel_read
@@ -318,7 +318,7 @@ start timeout=0
 head -c 5000000 /dev/urandom >"$SLOW_UNDER/large"
 truncate -s 2G "$SLOW_UNDER/huge"
 for i in 1 5 9 200 1000 2000; do printf "mark $i" | dd of="$SLOW_UNDER/huge" bs=1M seek=$i conv=notrunc status=none; done
-mount_fs mem=8M,cold=0,settle=0,attr_timeout=0,entry_timeout=0
+mount_fs negative_timeout=0,mem=8M,cold=0,settle=0,attr_timeout=0,entry_timeout=0
 check "a large file is read right" same_files large
 same "it is staged by range" mmap "$(getfattr --only-values -n user.stagefs.mode "$MNT/large" 2>/dev/null)"
 same "which is there" hot "$(state large)"
@@ -378,7 +378,7 @@ finish "ranges"
 
 start timeout=60
 head -c 3000000 /dev/urandom >"$SLOW_UNDER/hasty"
-mount_fs settle=0,attr_timeout=60,entry_timeout=60
+mount_fs negative_timeout=0,settle=0,attr_timeout=60,entry_timeout=60
 cat >"$TMPDIR/hasty.py" <<'PYTHON'
 import os, subprocess, sys
 path, under, hold, held = sys.argv[1:]
@@ -435,7 +435,7 @@ for options in mem=0 cold=0 compress=none stage=none threshold=0; do
     start
     mkdir "$SLOW_UNDER/many"
     for i in $(seq 20); do seq "$i" $((i + 4000)) >"$SLOW_UNDER/many/$i"; done
-    mount_fs "$options"
+    mount_fs "negative_timeout=0,$options"
     parallel_read() { seq 20 | xargs -P 4 -I{} cmp "$SLOW_UNDER/many/{}" "$MNT/many/{}"; }
     check "$options: reading works" parallel_read
     check "$options: and again" parallel_read
