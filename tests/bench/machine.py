@@ -10,7 +10,7 @@ import sys
 
 URING_SWITCH = "/sys/module/fuse/parameters/enable_uring"
 INSIDE = "STAGEFS_BENCH_NAMESPACE"
-MAKE = {"ext4": ["mke2fs", "-q", "-F", "-t", "ext4", "-N", "300000", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
+MAKE = {"ext4": ["mke2fs", "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
         "xfs": ["mkfs.xfs", "-q", "-f"], "btrfs": ["mkfs.btrfs", "-q", "-f"]}
 
 
@@ -65,14 +65,16 @@ class Uring:
             return False
 
 
-def mount_image(temporary, gib, kind="ext4", name="disk"):
-    """A new file system in a sparse file: its mount point, its loop device and whether that is direct; None
-    where this machine has no such thing. The device goes away with the last mount of it."""
+def mount_image(temporary, gib, kind="ext4", name="disk", files=300000):
+    """A new file system in a sparse file, with room for so many files: its mount point, its loop device and whether
+    that is direct; None where this machine has no such thing. The device goes away with the last mount of it."""
     image, point = os.path.join(temporary, name + ".img"), os.path.join(temporary, name)
     os.mkdir(point)
     with open(image, "wb") as f:
         f.truncate(gib << 30)
-    if not shutil.which(MAKE[kind][0]) or quiet(*MAKE[kind], image).returncode:
+    # The others make room for files as they need it.
+    more = ["-N", str(files)] if kind == "ext4" else []
+    if not shutil.which(MAKE[kind][0]) or quiet(*MAKE[kind], *more, image).returncode:
         return None
     for direct in ("on", "off"):
         attached = quiet("losetup", "--find", "--show", f"--direct-io={direct}", image)

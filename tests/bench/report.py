@@ -6,6 +6,8 @@ import math
 import statistics
 from xml.sax.saxutils import escape
 
+from systems import BASELINE
+
 
 def summarise(ratios):
     ordered = sorted(ratios)
@@ -25,6 +27,12 @@ def number(value):
 
 def spread(row):
     return f"{number(row['min'])}–{number(row['max'])}"
+
+
+def to_baseline(workload):
+    """The program measured relative to the build it is compared with, round by round; None where one is missing."""
+    ours, baseline = (workload["systems"].get(s, {}).get("ratios") for s in ("stagefs", BASELINE))
+    return summarise([a / b for a, b in zip(ours, baseline)]) if ours and baseline else None
 
 
 def workload_lines(name, workload):
@@ -47,6 +55,9 @@ def workload_lines(name, workload):
         elif system != "native":
             yield (f"  {system:<18} {number(row['median']):>6}x  ({spread(row)})  "
                    f"{duration(row['ns'])}")
+    compared = to_baseline(workload)
+    if compared:
+        yield f"  {'stagefs/baseline':<18} {number(compared['median']):>6}x  ({spread(compared)})"
 
 
 def systems_of(results):
@@ -59,7 +70,9 @@ def systems_of(results):
 
 def markdown(results):
     systems = systems_of(results)
-    lines = ["| work | native | " + " | ".join(systems) + " |", "|---" * (len(systems) + 2) + "|"]
+    compared = ["stagefs / baseline"] * (BASELINE in systems)
+    lines = ["| work | native | " + " | ".join(systems + compared) + " |",
+             "|---" * (len(systems + compared) + 2) + "|"]
     for name, workload in results["workloads"].items():
         cells = []
         for system in systems:
@@ -70,6 +83,9 @@ def markdown(results):
                 cells.append(f"{row['bytes_per_file']:.0f} B, {row['descriptors']:+d} fd")
             else:
                 cells.append(f"{number(row['median'])} ({spread(row)})")
+        if compared:
+            row = to_baseline(workload)
+            cells.append(f"{number(row['median'])} ({spread(row)})" if row else "–")
         native = "–" if name == "memory" else duration(workload["systems"]["native"]["ns"])
         lines.append(f"| {workload['title']} | {native} | " + " | ".join(cells) + " |")
     machine = results["machine"]
@@ -137,11 +153,12 @@ def legend(systems):
 
 
 def chart(results):
-    """An SVG picture: one group of bars for each timed workload; the thin line is least to most."""
-    systems = systems_of(results)
+    """An SVG picture: one group of bars for each timed workload; the thin line is least to most. A baseline is of
+    interest to who changes the program, and is left out."""
+    systems = [s for s in systems_of(results) if s != BASELINE]
     workloads = {n: w for n, w in results["workloads"].items() if n != "memory"}
     ratios = [row[k] for w in workloads.values() for s, row in w["systems"].items()
-              if s != "native" and "error" not in row for k in ("min", "max")]
+              if s in systems and "error" not in row for k in ("min", "max")]
     least, most = min(ratios + [0.9]) * 0.95, max(ratios + [2.0]) * 1.1
     scale, y, body = Scale(least, most), TOP_SPACE, []
     for workload in workloads.values():

@@ -54,13 +54,15 @@ class System:
             for a in [os.path.basename(arguments[0])] + arguments[1:])
         log = os.path.join(log_folder, self.name + ".log")
         with open(log, "ab") as out:
+            began = out.tell()
             # pylint: disable-next=consider-using-with
             self.process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=out,
                                             stderr=out, start_new_session=True)
         ready = poll(START_SECONDS, lambda: is_mounted(self.root) or self.process.poll() is not None)
         if not ready or self.process.poll() is not None or not self._answers():
-            with open(log, errors="replace", encoding="utf-8") as f:
-                tail = " / ".join(f.read().split("\n")[-6:]).strip()
+            with open(log, "rb") as f:
+                f.seek(began)
+                tail = " / ".join(f.read().decode(errors="replace").strip().split("\n")[-6:])
             self.stop()
             raise Failure(f"{self.name} did not mount: {tail}")
 
@@ -143,22 +145,27 @@ PACKAGED = {
     "unionfs-fuse": (("unionfs-fuse", "unionfs"), unionfs, ""),
     "fuse-overlayfs": (("fuse-overlayfs",), overlay, "the source is the upper layer"),
 }
+BASELINE = "stagefs-baseline"
 PEERS = list(PACKAGED) + ["passthrough_hp"]
 
 
-def choose(top, build, stagefs, options, peers, uring):
-    """The systems that can run here, the plain directory first, and {name: reason} for the others.
-    With stagefs None, only the plain directory and the peers."""
+def choose(top, build, programs, options, peers, uring):
+    """The systems that can run here, the plain directory first, and {name: reason} for the others. `programs` are
+    our build and, or None, an earlier one to compare it with."""
     systems, missing = [System("native", None)], {}
-    uring_options = (("stagefs", "uring=on"), ("stagefs-nouring", "uring=off"))
-    for name, option in uring_options:
-        if stagefs is None or not os.access(stagefs, os.X_OK):
-            missing[name] = f"there is no {stagefs}: build it first (meson compile -C build)"
-        elif option == "uring=on" and not uring:
+    ours, baseline = programs
+    for name, program, option in (("stagefs", ours, "uring=on"), (BASELINE, baseline, "uring=on"),
+                                  ("stagefs-nouring", ours, "uring=off"),
+                                  ("stagefs-pagecache", ours, "uring=on,serve=pagecache")):
+        if program is None:
+            continue
+        if not os.access(program, os.X_OK):
+            missing[name] = f"there is no {program}: build it first (meson compile -C build)"
+        elif option.startswith("uring=on") and not uring:
             missing[name] = "the kernel has no fuse-over-io_uring, or it cannot be switched on"
         else:
             together = ",".join(filter(None, ["allow_other,dev,suid", option, options]))
-            systems.append(System(name, lambda s, m, _, o=together: [stagefs, s, m, "-f", "-o", o]))
+            systems.append(System(name, lambda s, m, _, p=program, o=together: [p, s, m, "-f", "-o", o]))
     for name in peers:
         if name == "passthrough_hp":
             program, reason = build_passthrough_hp(top, build)

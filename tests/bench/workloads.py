@@ -21,6 +21,8 @@ class Sizes:
         self.long_mib = 64 if quick else 1024
         self.known_files = 5000 if quick else 100000
         self.sources = 8 if quick else 100
+        self.large_folders = 20 if quick else 800
+        self.large_sources = 8 if quick else 200
         self.timeout = 600
 
 
@@ -33,6 +35,7 @@ class Context:
         self.load = os.path.join(build, "load")
         self.made = set()
         self.compile = None  # the command line, once the tree is there
+        self.compile_large = None
 
 
 # ---- files ----
@@ -102,7 +105,97 @@ def make_code(context):
     context.compile = flags + good
 
 
+def run_git(context, root, *arguments):
+    """On the tree below a root; nanoseconds. The repository lies beside the tree, so that those who walk the tree find
+    the same with and without it."""
+    command = ["git", "--git-dir=" + os.path.join(root, "code.git"), "--work-tree=" + os.path.join(root, "code"),
+               "-c", "core.fsmonitor=false", "-c", "core.untrackedCache=false",
+               "-c", "user.name=bench", "-c", "user.email=bench@localhost"]
+    private = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+    return run_command(context, command + list(arguments), os.path.join(root, "code"), private)
+
+
+def make_repository(context):
+    if not shutil.which("git"):
+        raise Failure("git is not installed")
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "everything"]):
+        run_git(context, context.source, *arguments)
+    run_git(context, context.source, "status")  # files as young as the index are compared, and then known
+
+
+# Folders that the compiler searches; files in each folder below those; what a source includes.
+SEARCHED, PER_FOLDER, INCLUDES = 20, 100, 40
+
+
+def header_name(number):
+    """As a source includes it."""
+    return f"m{number // PER_FOLDER}/h{number}.h"
+
+
+def header(number):
+    fields = "".join(f"    int field{i}; /* of module {number}, for those that include it */\n" for i in range(8))
+    return f"""\
+#ifndef H{number}_H
+#define H{number}_H
+
+struct s{number} {{
+{fields}    const struct s{number} *next;
+}};
+
+static inline int f{number}(const struct s{number} *s) {{
+    return s->next ? s->next->field0 : s->field7;
+}}
+
+#endif
+"""
+
+
+def make_large(context):
+    """Many small headers in folders below each of those that the compiler searches, and between them sources, each of
+    which includes some from all over the tree."""
+    rng = random.Random(4)
+    tree = os.path.join(context.source, "large")
+    count, sources = context.sizes.large_folders * PER_FOLDER, []
+    step = count // context.sizes.large_sources
+    headers = [n for n in range(count) if n % step]
+    for number in range(count):
+        searched = number * SEARCHED // count
+        name = header_name(number)
+        text = header(number)
+        if number % step == 0:
+            name = name[:-1] + "c"
+            text = "".join(f"#include <{header_name(n)}>\n" for n in rng.sample(headers, INCLUDES)) + text
+            sources.append(os.path.join(f"r{searched}", name))
+        if number % PER_FOLDER == 0:
+            os.makedirs(os.path.join(tree, f"r{searched}", os.path.dirname(name)))
+        with open(os.path.join(tree, f"r{searched}", name), "w", encoding="ascii") as f:
+            f.write(text)
+    context.compile_large = ["gcc", "-fsyntax-only", "-w"] + [f"-Ir{r}" for r in range(SEARCHED)] + sources
+
+
 # ---- one run ----
+
+def run_command(context, arguments, folder, environment=None, status=0):
+    """Nanoseconds that a program took."""
+    start = time.monotonic_ns()
+    try:
+        done = subprocess.run(arguments, cwd=folder, env={**os.environ, **(environment or {})},
+                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                              timeout=context.sizes.timeout, check=False)
+    except subprocess.TimeoutExpired as e:
+        raise Failure(f"not finished after {context.sizes.timeout} s") from e
+    if done.returncode != status:
+        raise Failure(done.stderr.strip()[-300:] or f"status {done.returncode}")
+    return time.monotonic_ns() - start
+
+
+def repeated(context, once):
+    """(nanoseconds, operations): `once`, which returns nanoseconds, for the minimum of time."""
+    nanoseconds, operations = once(), 1
+    while nanoseconds < context.sizes.seconds * 1e9:
+        nanoseconds, operations = nanoseconds + once(), operations + 1
+    return nanoseconds, operations
+
 
 def run_load(context, kind, path, argument=None, seconds=None):
     """(nanoseconds, operations) of one call of the C program."""
@@ -120,6 +213,17 @@ def run_load(context, kind, path, argument=None, seconds=None):
     return nanoseconds, operations
 
 
+MAKERS = {
+    "small": make_small,
+    "hot": lambda context: make_big(context, "hot", context.sizes.hot_mib),
+    "long": lambda context: make_big(context, "long", context.sizes.long_mib),
+    "known": make_known,
+    "code": make_code,
+    "repository": make_repository,
+    "large": make_large,
+}
+
+
 class Workload:
     """A timed one: `run` takes the context and a system's root."""
 
@@ -128,19 +232,9 @@ class Workload:
 
     def prepare(self, context):
         for name in self.needs:
-            if name in context.made:
-                continue
-            if name == "small":
-                make_small(context)
-            elif name == "hot":
-                make_big(context, "hot", context.sizes.hot_mib)
-            elif name == "long":
-                make_big(context, "long", context.sizes.long_mib)
-            elif name == "known":
-                make_known(context)
-            elif name == "code":
-                make_code(context)
-            context.made.add(name)
+            if name not in context.made:
+                MAKERS[name](context)
+                context.made.add(name)
 
 
 def load(kind, path, argument=None):
@@ -157,18 +251,33 @@ def run_seqwrite(context, root):
             os.unlink(path)
 
 
-def run_compile(context, root):
-    start = time.monotonic_ns()
-    done = subprocess.run(context.compile, cwd=os.path.join(root, "code"), stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Failure(done.stderr.strip()[-300:])
-    return time.monotonic_ns() - start, 1
+def program(folder, arguments, status=0):
+    """Run in a folder of the root; `arguments` may be a function of the context."""
+    def once(context, root):
+        command = arguments(context) if callable(arguments) else arguments
+        return run_command(context, command, os.path.join(root, folder), status=status)
+    return lambda context, root: repeated(context, lambda: once(context, root))
+
+
+def run_gitstatus(context, root):
+    # Without the right to write: a system that shows other inode numbers would leave them in the index of all.
+    return repeated(context, lambda: run_git(context, root, "--no-optional-locks", "status"))
 
 
 ONE_SMALL = "small/d0/file0.h"
 WORKLOADS = [
-    Workload("compile", "compile, hot (gcc -fsyntax-only of 100 files of git)", ["code"], run_compile),
+    Workload("compile", "compile, hot (gcc -fsyntax-only of 100 files of git)", ["code"],
+             program("code", lambda context: context.compile)),
+    Workload("compile-large", "compile, hot (200 sources in a tree of 80,000 files)", ["large"],
+             program("large", lambda context: context.compile_large)),
+    Workload("gitstatus", "git status, hot (the sources of git)", ["code", "repository"], run_gitstatus),
+    Workload("find", "find . -type f, hot", ["code"], program("code", ["find", ".", "-type", "f"])),
+    Workload("du", "du -s, hot", ["code"], program("code", ["du", "-s"])),
+    # Into a pipe: tar does not read files for /dev/null.
+    Workload("tar", "tar into a pipe, hot", ["code"],
+             program("code", ["bash", "-o", "pipefail", "-c", "tar cf - . | cat"])),
+    Workload("grep", "grep -r for a word that is not there, hot", ["code"],
+             program("code", ["grep", "-r", "there-is-no-such-word-in-it", "."], status=1)),
     Workload("openclose", "open and close one small file", ["small"], load("openclose", ONE_SMALL)),
     Workload("orc1", "open, read, close 2000 small files, 1 thread", ["small"], load("orc", "small", 1)),
     Workload("orc4", "the same, 4 threads", ["small"], load("orc", "small", 4)),
