@@ -7,6 +7,22 @@
 #include "fs/serve.h"
 
 #include "fs/fs.h"
+#include "fs/inode.h"
+#include "fs/sample.h"
+
+#define FILES_MIN 200
+#define SMALL_PERCENT 95
+
+/* A source tree, to all appearance. What is slow to look at is not looked at for that. */
+static bool has_small_files(void) {
+    struct stg_sample sample;
+
+    if (stg_fs.root->volume->remote)
+        return false;
+    sample = stg_sample_take(stg_fs.source_fd);
+    return sample.files >= FILES_MIN &&
+           (uint64_t)sample.small * 100 >= (uint64_t)sample.files * SMALL_PERCENT;
+}
 
 bool stg_serve_without_opens(bool can_pass, bool can_skip, const char **ret_why) {
     if (stg_fs.options.serve == STG_SERVE_PAGECACHE) {
@@ -19,6 +35,10 @@ bool stg_serve_without_opens(bool can_pass, bool can_skip, const char **ret_why)
     }
     if (stg_fs.options.read_only && can_skip) {
         *ret_why = "nothing is written, so no open needs to be told";
+        return true;
+    }
+    if (can_skip && has_small_files()) {
+        *ret_why = "most of its files are small, and opened without asking";
         return true;
     }
     if (stg_fs.may_pass_through && can_pass) {

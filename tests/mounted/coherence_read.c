@@ -154,9 +154,11 @@ static void look_at_dir(struct reader *r) {
     int64_t begin = stg_ch_now_ns();
     struct stat st;
     bool there;
+    int found;
 
     stg_ch_dir_path(dir, path);
-    there = fstatat(MOUNT, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    WALK(found, fstatat(MOUNT, path, &st, AT_SYMLINK_NOFOLLOW));
+    there = found == 0;
     if (!there && errno != ENOENT)
         stg_ch_violation(STG_CH_OF_DIR(dir), 0, "lstat of folder %s: %s", path, strerror(errno));
     else if (!stg_ch_judge_dir(dir, there ? STG_CH_DIR : STG_CH_ABSENT,
