@@ -72,7 +72,7 @@ static const struct row rows[] = {
     HEAD("Changes of the source"),
     ROW(UNIT_COUNT, events, "events heard"),
     ROW(UNIT_COUNT, overflows, "times that some were lost"),
-    ROW(UNIT_COUNT, unwatched, "file systems not watched"),
+    ROW(UNIT_COUNT, unwatched, "file systems or folders not watched"),
     ROW(UNIT_COUNT, invalidated_names, "names dropped"),
     ROW(UNIT_COUNT, invalidated_files, "files dropped"),
     ROW(UNIT_COUNT, syncs, "syncs"),

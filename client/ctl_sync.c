@@ -15,6 +15,12 @@ int stg_ctl_sync(const struct stg_ctl *ctl) {
         return STG_CTL_FAILED;
     if (!stagefs_sync(fd, ctl->timeout_s))
         return STG_CTL_OK;
+    if (errno == EOPNOTSUPP) {
+        stg_ctl_error("%s: the tree is frozen, and this kernel cannot drop names (Linux 6.16 can): "
+                      "mount it anew",
+                      name);
+        return STG_CTL_FAILED;
+    }
     if (errno != ETIMEDOUT)
         return stg_ctl_failed(name, errno);
     stg_ctl_error("%s: after %g s changes of the source may still not show: wait longer with -t",

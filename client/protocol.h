@@ -12,7 +12,8 @@
  *   EINVAL      a payload that is not of this protocol; nothing was done
  *   EACCES      the caller may not read the file
  *   EPERM       the request is for the mount's owner or root
- *   EOPNOTSUPP  the mount does not stage (stage=none, or another version); never of STATS and SYNC
+ *   EOPNOTSUPP  the mount does not stage (stage=none); never of STATS. Of SYNC: the tree is frozen,
+ * and the kernel cannot drop names (Linux 6.16 can)
  */
 #ifndef STAGEFS_PROTOCOL_H
 #define STAGEFS_PROTOCOL_H
@@ -177,7 +178,7 @@ struct stagefs_stats_request {
     uint64_t invalidated_files; /* attributes or pages that the kernel was told to drop */
     uint64_t overflows;         /* times that events were lost and everything was looked at again */
     uint64_t syncs;
-    uint64_t unwatched;                /* file systems below the source that cannot be watched */
+    uint64_t unwatched;                /* file systems, or folders, that cannot be watched */
     uint64_t spare[5];                 /* 0 */
     char serve_why[STAGEFS_WHY_BYTES]; /* the reason for the way to serve, for people */
 };

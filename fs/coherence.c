@@ -9,15 +9,20 @@
 #include "fs/watch.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/log.h"
 
 #include <stdatomic.h>
 #include <string.h>
 
 #define FOREVER_S 31536000.0 /* a year */
-#define LISTED 64
-#define LATE 1024
-#define LATE_NS 10000000
+/* A tick of a clock that is not known. */
+#define REMOTE_TICK_S 2.0
+#define SETTLED UINT64_C(1)
+#define PAUSE_FIRST_NS 100000L
+#define PAUSE_MAX_NS 20000000L
+
+static atomic_bool stopping;
 
 static const char *const names[] = {[STG_COHERENCE_AUTO] = "auto",
                                     [STG_COHERENCE_WATCH] = "watch",
@@ -60,6 +65,13 @@ double stg_coherence_negative_timeout_s(const struct stg_inode *folder) {
     return name_timeout_s(folder, stg_fs.options.negative_timeout_s);
 }
 
+double stg_coherence_longest_name_s(void) {
+    double entry_s = name_timeout_s(stg_fs.root, stg_fs.options.entry_timeout_s);
+    double negative_s = name_timeout_s(stg_fs.root, stg_fs.options.negative_timeout_s);
+
+    return entry_s > negative_s ? entry_s : negative_s;
+}
+
 double stg_coherence_attr_timeout_s(const struct stg_inode *inode) {
     double asked_s = stg_fs.options.attr_timeout_s;
 
@@ -81,19 +93,44 @@ static uint64_t version_of(const struct statx *stx) {
         (uint64_t)stx->stx_ctime.tv_sec,
         (uint64_t)stx->stx_mtime.tv_nsec << 32 | stx->stx_ctime.tv_nsec,
     };
-    uint64_t version = stg_hash_bytes(words, sizeof(words), 0);
 
-    return version ? version : 1;
+    return stg_hash_bytes(words, sizeof(words), 0) & ~SETTLED;
+}
+
+/*
+ * May the file change once more without another time? What a remote source's clock tells is not
+ * known: a second is common, FAT has two.
+ */
+static bool is_young(const struct stg_inode *inode, const struct statx *stx) {
+    double settle_s = inode->volume->remote ? REMOTE_TICK_S : stg_fs.options.settle_s;
+    int64_t age_ns = stg_clock_realtime_ns() -
+                     (stx->stx_ctime.tv_sec * INT64_C(1000000000) + stx->stx_ctime.tv_nsec);
+
+    return age_ns >= 0 && age_ns < (int64_t)(settle_s * 1e9);
+}
+
+/*
+ * With the mark that it will have no second content. One without is dropped once more when it is
+ * looked at after its tick; not at each look until then, as the kernel does not take attributes
+ * that were asked for before it was told to drop some.
+ */
+static uint64_t marked_version(const struct stg_inode *inode, const struct statx *stx) {
+    return version_of(stx) | (is_young(inode, stx) ? 0 : SETTLED);
+}
+
+/* Are pages of version `then` those of version `now`? */
+static bool are_current(uint64_t then, uint64_t now) {
+    return then == now || then == (now | SETTLED);
 }
 
 void stg_coherence_saw(struct stg_inode *inode, const struct statx *stx) {
     uint64_t now;
 
-    /* Events drop the pages of what is watched, and nothing drops those of a frozen tree. */
+    /* Events drop the pages of what is watched; of a frozen tree nothing is looked at twice. */
     if (!stg_fs.no_open || stg_coherence_is_watched(inode) || !stg_inode_is_regular(inode))
         return;
-    now = version_of(stx);
-    if (atomic_load(&inode->version) == now)
+    now = marked_version(inode, stx);
+    if (are_current(atomic_load(&inode->version), now))
         return;
     /* Only when they are gone is the version another: else a second look would not wait for it. */
     if (!atomic_load(&inode->paged) || stg_notify_pages_wait(inode))
@@ -115,13 +152,19 @@ unsigned stg_coherence_enter(void) {
 
 void stg_coherence_leave(unsigned *mine) { atomic_fetch_sub(&under_way[*mine & 1], 1); }
 
-static atomic_bool stopping;
+/* Sleeps for a while, and longer each time. */
+static void pause_longer(long *pause_ns) {
+    const struct timespec pause = {.tv_nsec = *pause_ns};
+
+    (void)nanosleep(&pause, NULL); /* no signal is handled here */
+    *pause_ns = *pause_ns * 2 < PAUSE_MAX_NS ? *pause_ns * 2 : PAUSE_MAX_NS;
+}
 
 static void wait_for_turn(unsigned old) {
-    const struct timespec pause = {.tv_nsec = 200000};
+    long pause_ns = PAUSE_FIRST_NS;
 
     while (atomic_load(&under_way[old]) && !atomic_load(&stopping))
-        (void)nanosleep(&pause, NULL); /* at worst it looks sooner */
+        pause_longer(&pause_ns);
 }
 
 /*
@@ -136,51 +179,32 @@ static void wait_for_requests(void) {
     stg_lock_drop(&turns_lock);
 }
 
-/* ---- folders that were listed ---- */
+/* ---- listings ---- */
 
-static struct stg_lock listed_lock = STG_LOCK(STG_RANK_SYNC);
-static struct stg_inode *listed[LISTED]; /* referenced; protected by the lock, as the next */
-static unsigned listed_next;
+bool stg_coherence_doubts_listing(const struct stg_inode *folder) {
+    return stg_fs.options.coherence != STG_COHERENCE_FROZEN && !stg_coherence_is_watched(folder);
+}
 
 void stg_coherence_listed(struct stg_inode *folder) {
-    struct stg_inode *old;
-
-    if (stg_fs.options.coherence == STG_COHERENCE_STRICT)
-        return; /* no name is kept */
-    stg_inode_ref(folder);
-    stg_lock_take(&listed_lock);
-    old = listed[listed_next];
-    listed[listed_next] = folder;
-    listed_next = (listed_next + 1) % LISTED;
-    stg_lock_drop(&listed_lock);
-    if (old)
-        stg_inode_unref(old);
+    if (!atomic_load_explicit(&folder->listed, memory_order_relaxed))
+        atomic_store(&folder->listed, true);
 }
 
 /*
  * The kernel gives the names of a listing the epoch in which it takes them, not that in which it
  * asked; so what was answered must have been taken before the epoch ends.
  */
-static void wait_for_listings(void) {
-    struct stg_inode *folders[LISTED];
-
-    stg_lock_take(&listed_lock);
-    memcpy(folders, listed, sizeof(folders));
-    memset(listed, 0, sizeof(listed));
-    stg_lock_drop(&listed_lock);
-    for (int i = 0; i < LISTED; i++) {
-        if (!folders[i])
-            continue;
-        stg_notify_await(folders[i]);
-        stg_inode_unref(folders[i]);
-    }
+static void wait_for_listing(struct stg_inode *inode, void *unused) {
+    (void)unused;
+    if (atomic_load(&inode->listed) && atomic_exchange(&inode->listed, false))
+        stg_notify_await(inode);
 }
 
 /* ---- doubt ---- */
 
 void stg_coherence_doubt_all(void) {
     stg_listing_doubt_all();
-    wait_for_listings();
+    (void)stg_inode_each(wait_for_listing, NULL); /* without memory: at worst some stay a while */
     if (stg_fs.has_epoch)
         (void)stg_notify_names();
 }
@@ -194,18 +218,34 @@ static bool is_another(struct stg_inode *inode) {
     if (stg_inode_fd(inode, &lent) ||
         statx(lent.fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STG_STATX_MASK, &stx))
         return true;
-    now = version_of(&stx);
-    return atomic_exchange(&inode->version, now) != now;
+    now = marked_version(inode, &stx);
+    return !are_current(atomic_exchange(&inode->version, now), now) || !(now & SETTLED);
 }
 
 /* What the kernel had not taken the answer for yet. */
 struct late {
-    struct stg_inode *inodes[LATE]; /* referenced */
-    unsigned count;
+    struct late *next;
+    struct stg_inode *inode; /* referenced */
 };
 
+struct pass {
+    struct late *late;
+    bool failed; /* for want of memory */
+};
+
+static void add_late(struct pass *pass, struct stg_inode *inode) {
+    struct late *late = malloc(sizeof(*late));
+
+    if (!late) {
+        pass->failed = true;
+        return;
+    }
+    stg_inode_ref(inode);
+    *late = (struct late){.next = pass->late, .inode = inode};
+    pass->late = late;
+}
+
 static void revalidate(struct stg_inode *inode, void *context) {
-    struct late *late = context;
     bool regular = stg_inode_is_regular(inode);
     bool drop = !regular || !stg_fs.no_open;
 
@@ -214,40 +254,53 @@ static void revalidate(struct stg_inode *inode, void *context) {
     stg_staging_recheck(inode); /* first: a READ after the drop must not be given an old copy */
     if (!drop && atomic_load(&inode->paged))
         drop = is_another(inode);
-    if (stg_notify_inode(inode, drop) || !stg_inode_is_known(inode) || late->count == LATE)
-        return;
-    stg_inode_ref(inode);
-    late->inodes[late->count++] = inode;
+    if (!stg_notify_inode(inode, drop) && stg_inode_is_known(inode))
+        add_late(context, inode);
 }
 
 /*
- * The answer that first tells of an inode may have been given and not taken; it is a matter of
- * microseconds, as the caller sleeps until it comes.
+ * The answer that first tells of an inode may have been given and not taken: it is told until the
+ * kernel knows it, or has forgotten it.
  */
-static void tell_late(struct late *late) {
-    const struct timespec pause = {.tv_nsec = LATE_NS};
+static void tell_late(struct pass *pass) {
+    long pause_ns = PAUSE_FIRST_NS;
 
-    if (late->count)
-        (void)nanosleep(&pause, NULL); /* no signal is handled here */
-    for (unsigned i = 0; i < late->count; i++) {
-        (void)stg_notify_inode(late->inodes[i], true);
-        stg_inode_unref(late->inodes[i]);
+    while (pass->late) {
+        struct late **link = &pass->late;
+
+        while (*link) {
+            struct late *late = *link;
+
+            if (!atomic_load(&stopping) && !stg_notify_inode(late->inode, true) &&
+                stg_inode_is_known(late->inode)) {
+                link = &late->next;
+                continue;
+            }
+            *link = late->next;
+            stg_inode_unref(late->inode);
+            free(late);
+        }
+        if (pass->late)
+            pause_longer(&pause_ns);
     }
 }
 
 void stg_coherence_revalidate(void) {
-    struct late *late = calloc(1, sizeof(*late));
+    struct pass pass;
+    long pause_ns = PAUSE_MAX_NS;
 
-    if (!late) {
-        stg_error("a sync has no memory, and is left out");
-        return;
-    }
     stg_listing_doubt_all(); /* first: who begins after this looks anew */
     wait_for_requests();
-    stg_coherence_doubt_all();
-    (void)stg_inode_each(revalidate, late);
-    tell_late(late);
-    free(late);
+    do {
+        pass = (struct pass){0};
+        stg_coherence_doubt_all();
+        if (!stg_inode_each(revalidate, &pass))
+            pass.failed = true;
+        tell_late(&pass);
+        if (pass.failed)
+            pause_longer(
+                &pause_ns); /* memory may be there then; who waits has a limit of his own */
+    } while (pass.failed && !atomic_load(&stopping));
 }
 
 int stg_coherence_start(void) {
@@ -260,13 +313,10 @@ void stg_coherence_stop(void) {
     atomic_store(&stopping, true);
     stg_watch_stop();
     stg_notify_stop();
+    stg_watch_join(); /* while there are copies that it may be looking at */
 }
 
 void stg_coherence_fini(void) {
     stg_watch_fini();
     stg_notify_fini();
-    for (int i = 0; i < LISTED; i++)
-        if (listed[i])
-            stg_inode_unref(listed[i]);
-    memset(listed, 0, sizeof(listed));
 }

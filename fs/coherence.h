@@ -32,6 +32,9 @@ double stg_coherence_entry_timeout_s(const struct stg_inode *folder);
 double stg_coherence_negative_timeout_s(const struct stg_inode *folder);
 double stg_coherence_attr_timeout_s(const struct stg_inode *inode);
 
+/* The longest that any name may be kept where they cannot be dropped at once. */
+double stg_coherence_longest_name_s(void);
+
 /* How long a staged copy is good without a look at the source; INT64_MAX: for ever. */
 int64_t stg_coherence_recheck_ns(const struct stg_inode *inode);
 
@@ -55,6 +58,12 @@ void stg_coherence_saw(struct stg_inode *inode, const struct statx *stx);
 unsigned stg_coherence_enter(void);
 void stg_coherence_leave(unsigned *turn);
 #define stg_auto_look __attribute__((cleanup(stg_coherence_leave))) unsigned
+
+/*
+ * The kernel keeps listings where folders are opened without telling: may this one be another
+ * without its mtime's being one, and nobody told? After the answer it is to be dropped then.
+ */
+bool stg_coherence_doubts_listing(const struct stg_inode *folder);
 
 /* A folder was listed with attributes; before the answer. */
 void stg_coherence_listed(struct stg_inode *folder);

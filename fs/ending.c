@@ -5,25 +5,30 @@
 #include "fs/fs.h"
 #include "fs/notify.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/log.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/eventfd.h>
 
+#define WRITE_BACK_MS 10000
 #define GRACE_MS 10000
 
-static int told_fd = -1; /* a signal came */
-static int over_fd = -1; /* all has ended */
+static int told_fd = -1;    /* a signal came */
+static int written_fd = -1; /* what the kernel has was written */
+static int over_fd = -1;    /* all has ended */
 static pthread_t thread;
 static bool running;
+static _Atomic int64_t until_ns; /* monotonic: the end of the step that the end is in */
 
 static void handle(int signal_number) {
     int saved = errno;
 
     (void)signal_number;
-    fuse_session_exit(stg_fs.session);
     (void)eventfd_write(told_fd, 1); /* a write(2), which a handler may do */
     errno = saved;
 }
@@ -39,14 +44,55 @@ static bool wait_for(int fd, int timeout_ms) {
     return result > 0;
 }
 
+/* By a thread of its own, as nobody knows how long that takes. */
+static void *write_back(void *unused) {
+    stg_auto_fd int fd = open(stg_fs.options.mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    (void)unused;
+    if (fd >= 0)
+        (void)syncfs(fd); /* errors are told to who syncs the file */
+    (void)eventfd_write(written_fd, 1);
+    return NULL;
+}
+
+static void write_back_first(void) {
+    pthread_t writer;
+
+    if (pthread_create(&writer, NULL, write_back, NULL))
+        return;
+    (void)pthread_detach(writer); /* cannot fail for a thread of ours */
+    (void)wait_for(written_fd, WRITE_BACK_MS);
+}
+
+static bool wait_for_end(void) {
+    for (;;) {
+        int64_t left_ms = (atomic_load(&until_ns) - stg_clock_monotonic_ns()) / 1000000;
+
+        if (left_ms <= 0)
+            return false;
+        if (wait_for(over_fd, (int)left_ms))
+            return true;
+    }
+}
+
 static void *watch(void *unused) {
     (void)unused;
-    if (!wait_for(told_fd, -1) || wait_for(over_fd, GRACE_MS))
+    (void)wait_for(told_fd, -1);
+    if (wait_for(over_fd, 0)) /* it was unmounted */
         return NULL;
-    stg_error("the source has not answered for %d s: the mount on %s ends without it",
-              GRACE_MS / 1000, stg_fs.options.mountpoint);
+    write_back_first();
+    stg_ending_step(GRACE_MS / 1000);
+    fuse_session_exit(stg_fs.session);
+    if (wait_for_end())
+        return NULL;
+    stg_error("the source does not answer: the mount on %s ends without it",
+              stg_fs.options.mountpoint);
     stg_notify_abort();
     _exit(1);
+}
+
+void stg_ending_step(unsigned seconds) {
+    atomic_store(&until_ns, stg_clock_monotonic_ns() + (int64_t)seconds * 1000000000);
 }
 
 int stg_ending_start(void) {
@@ -55,8 +101,9 @@ int stg_ending_start(void) {
     int error;
 
     told_fd = eventfd(0, EFD_CLOEXEC);
+    written_fd = eventfd(0, EFD_CLOEXEC);
     over_fd = eventfd(0, EFD_CLOEXEC);
-    if (told_fd < 0 || over_fd < 0)
+    if (told_fd < 0 || written_fd < 0 || over_fd < 0)
         return -errno;
     error = -pthread_create(&thread, NULL, watch, NULL);
     running = !error;

@@ -19,7 +19,7 @@
 #include <sys/ioctl.h>
 
 #define BUCKETS 4096
-#define EXPECTED 256
+#define EXPECTED 8192 /* a build folder that is removed at once */
 #define EXPECTED_NS INT64_C(2000000000)
 #define NAMES (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO)
 #define CHILDREN (IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB)
@@ -30,9 +30,10 @@ struct stg_folder_watch {
     int descriptor;
 };
 
+/* What is expected of a name; another one that falls into its place is not expected any more. */
 struct expected {
-    int descriptor; /* 0: free */
-    uint64_t name;  /* its hash */
+    uint64_t event; /* a hash of descriptor, name and kind */
+    unsigned count;
     int64_t since_ns;
 };
 
@@ -40,7 +41,6 @@ static int queue_fd = -1;
 static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
 static struct stg_folder_watch *buckets[BUCKETS]; /* protected by lock, as all below */
 static struct expected expected[EXPECTED];
-static unsigned next_expected;
 static _Atomic uint64_t unwatched;
 
 static struct stg_folder_watch **bucket_of(int descriptor) {
@@ -138,57 +138,68 @@ static void forget_descriptor(int descriptor) {
 
 /* ---- what is expected ---- */
 
-static uint64_t hash_of(const char *name) { return stg_hash_bytes(name, strlen(name), 0); }
-
-static struct expected *find_expected_locked(int descriptor, uint64_t name) {
-    int64_t oldest_ns = stg_clock_monotonic_ns() - EXPECTED_NS;
-
-    for (unsigned i = 0; i < EXPECTED; i++)
-        if (expected[i].descriptor == descriptor && expected[i].name == name &&
-            expected[i].since_ns >= oldest_ns)
-            return &expected[i];
-    return NULL;
+static uint64_t event_of(int descriptor, const char *name, enum stg_folders_kind kind) {
+    return stg_hash_bytes(name, strlen(name), (uint64_t)descriptor << 2 | kind);
 }
 
-void stg_folders_expect(struct stg_inode *folder, const char *name) {
-    struct stg_folder_watch *watch;
+/* The descriptor of the folder's watch; 0 where it has none. */
+static int descriptor_locked(const struct stg_inode *folder) {
+    const struct stg_folder_watch *watch = atomic_load(&folder->folder_watch);
 
-    if (queue_fd < 0)
-        return;
-    stg_lock_take(&lock);
-    watch = atomic_load(&folder->folder_watch);
-    if (watch) {
-        expected[next_expected] =
-            (struct expected){watch->descriptor, hash_of(name), stg_clock_monotonic_ns()};
-        next_expected = (next_expected + 1) % EXPECTED;
-    }
-    stg_lock_drop(&lock);
+    return watch ? watch->descriptor : 0;
 }
 
-/* Is the name one that was expected? It is so no more. */
-static bool take_expected(int descriptor, const char *name) {
-    struct expected *found;
-
-    stg_lock_take(&lock);
-    found = find_expected_locked(descriptor, hash_of(name));
-    if (found)
-        *found = (struct expected){0};
-    stg_lock_drop(&lock);
-    return found != NULL;
-}
-
-void stg_folders_unexpect(struct stg_inode *folder, const char *name) {
-    struct stg_folder_watch *watch;
+void stg_folders_expect(struct stg_inode *folder, const char *name, enum stg_folders_kind kind) {
     int descriptor;
 
     if (queue_fd < 0)
         return;
     stg_lock_take(&lock);
-    watch = atomic_load(&folder->folder_watch);
-    descriptor = watch ? watch->descriptor : -1;
+    descriptor = descriptor_locked(folder);
+    if (descriptor) {
+        uint64_t event = event_of(descriptor, name, kind);
+        struct expected *place = &expected[event % EXPECTED];
+
+        *place = (struct expected){.event = event,
+                                   .count = place->event == event ? place->count + 1 : 1,
+                                   .since_ns = stg_clock_monotonic_ns()};
+    }
     stg_lock_drop(&lock);
-    if (descriptor > 0)
-        (void)take_expected(descriptor, name);
+}
+
+/* Is the event one that was expected? It is so once less. */
+static bool take_expected_locked(uint64_t event) {
+    struct expected *place = &expected[event % EXPECTED];
+    bool taken = place->event == event && place->count &&
+                 stg_clock_monotonic_ns() - place->since_ns <= EXPECTED_NS;
+
+    place->count -= taken;
+    return taken;
+}
+
+void stg_folders_unexpect(struct stg_inode *folder, const char *name, enum stg_folders_kind kind) {
+    int descriptor;
+
+    if (queue_fd < 0)
+        return;
+    stg_lock_take(&lock);
+    descriptor = descriptor_locked(folder);
+    if (descriptor)
+        (void)take_expected_locked(event_of(descriptor, name, kind));
+    stg_lock_drop(&lock);
+}
+
+static bool is_expected(const struct inotify_event *event) {
+    enum stg_folders_kind kind =
+        event->mask & (IN_CREATE | IN_MOVED_TO) ? STG_FOLDERS_MADE : STG_FOLDERS_REMOVED;
+    bool is;
+
+    if (!(event->mask & NAMES))
+        return false;
+    stg_lock_take(&lock);
+    is = take_expected_locked(event_of(event->wd, event->name, kind));
+    stg_lock_drop(&lock);
+    return is;
 }
 
 static void expect_nothing(void) {
@@ -224,8 +235,7 @@ static void handle(const struct inotify_event *event, const struct stg_folders_h
         forget_descriptor(event->wd);
         return;
     }
-    if (!event->len ||
-        ((event->mask & (IN_CREATE | IN_MOVED_TO)) && take_expected(event->wd, event->name)))
+    if (!event->len || is_expected(event))
         return;
     for (unsigned i = 0; (folder = next_folder(event->wd, i)); i++) {
         if (event->mask & NAMES)

@@ -8,9 +8,9 @@
  * that is not watched, and a new link is told to the file alone. So attributes and content stay
  * good for a time (`ttl=`), and are dropped at once where the folder tells of them.
  *
- * The events do not say who made them. A name that the daemon itself makes for a caller is
- * expected, and passed over: the kernel that asked for it must not be told to drop it, as somebody
- * may have it as his working directory by then.
+ * The events do not say who made them. A name that the daemon itself makes or removes for a caller
+ * is expected, and passed over: the kernel that asked for it must not be told to drop it, as there
+ * may be a folder of that name by then that somebody works in.
  */
 #ifndef STG_FS_FOLDERS_H
 #define STG_FS_FOLDERS_H
@@ -40,9 +40,12 @@ static inline bool stg_folders_is_watched(const struct stg_inode *folder) {
 /* The inode goes. */
 void stg_folders_drop(struct stg_inode *folder);
 
-/* The daemon makes that name, for a caller; or, the second, has not made it after all. */
-void stg_folders_expect(struct stg_inode *folder, const char *name);
-void stg_folders_unexpect(struct stg_inode *folder, const char *name);
+enum stg_folders_kind { STG_FOLDERS_MADE = 1, STG_FOLDERS_REMOVED };
+
+/* The daemon makes or removes that name, for a caller; or, the second, has not done so after all.
+ */
+void stg_folders_expect(struct stg_inode *folder, const char *name, enum stg_folders_kind kind);
+void stg_folders_unexpect(struct stg_inode *folder, const char *name, enum stg_folders_kind kind);
 
 /* What is done with events. `folder` is referenced for the call. */
 struct stg_folders_handler {

@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Owns the list of what is held: a few files at any time, in one list under one lock. */
+/*
+ * Owns the list of what is held, the newest first. It is short: where more is to be held than that,
+ * the oldest is let go, and who has that file open is refused by the source from then on.
+ */
 #include "fs/held.h"
 
 #include "util/cleanup.h"
+
+#define HELD_MAX 64
 
 struct held {
     struct held *next;
@@ -12,50 +17,72 @@ struct held {
 };
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
-static struct held *list; /* protected by lock */
+static struct held *list; /* protected by lock, as the next */
+static unsigned count;
 
-static struct held *find_locked(const struct stg_inode *inode) {
-    struct held *held = list;
+/* What the new mode does not allow the daemon any more, in access modes of open(2); -1: nothing. */
+static int lost_access(mode_t old_mode, mode_t new_mode) {
+    mode_t lost = old_mode & ~new_mode & (S_IRUSR | S_IWUSR);
 
-    while (held && held->inode != inode)
-        held = held->next;
-    return held;
+    if (!lost)
+        return -1;
+    return lost == S_IRUSR ? O_RDONLY : lost == S_IWUSR ? O_WRONLY : O_RDWR;
 }
 
-/* As much as the mode allows now. Returns a descriptor or -errno. */
-static int open_widest(struct stg_inode *inode, int *ret_access) {
-    static const int accesses[] = {O_RDWR, O_RDONLY, O_WRONLY};
-    int fd = -EACCES;
+static struct held *take_oldest_locked(void) {
+    struct held **link = &list;
+    struct held *oldest;
 
-    for (int i = 0; i < 3 && fd < 0; i++) {
-        *ret_access = accesses[i];
-        fd = stg_inode_open(inode, accesses[i] | O_NONBLOCK);
-    }
-    return fd;
+    while ((*link)->next)
+        link = &(*link)->next;
+    oldest = *link;
+    *link = NULL;
+    count--;
+    return oldest;
 }
 
-void stg_held_before_chmod(struct stg_inode *inode) {
-    struct held *held;
-    bool known;
+static void free_held(struct held *held) {
+    if (held)
+        stg_fd_close(held->fd);
+    free(held);
+}
 
-    if (!stg_fs.no_open || stg_fs.privileged || !stg_inode_is_regular(inode))
-        return;
-    stg_lock_take(&lock);
-    known = find_locked(inode) != NULL;
-    stg_lock_drop(&lock);
-    held = known ? NULL : malloc(sizeof(*held));
-    if (!held)
-        return;
-    held->inode = inode;
-    held->fd = open_widest(inode, &held->access);
-    if (held->fd < 0) {
-        free(held);
+/* Holds `fd`, which is consumed; -errno: there is none to hold. */
+static void hold(struct stg_inode *inode, int fd, int access) {
+    struct held *held = fd < 0 ? NULL : malloc(sizeof(*held));
+    struct held *oldest = NULL;
+
+    if (!held) {
+        stg_fd_close(fd);
         return;
     }
+    *held = (struct held){.inode = inode, .access = access, .fd = fd};
     stg_lock_take(&lock);
+    if (count == HELD_MAX)
+        oldest = take_oldest_locked();
     held->next = list;
     list = held;
+    count++;
     stg_lock_drop(&lock);
+    free_held(oldest);
+}
+
+void stg_held_before_chmod(struct stg_inode *inode, mode_t old_mode, mode_t new_mode) {
+    int access = lost_access(old_mode, new_mode);
+
+    if (stg_fs.no_open && !stg_fs.privileged && stg_inode_is_regular(inode) && access >= 0)
+        hold(inode, stg_inode_open(inode, access | O_NONBLOCK), access);
+}
+
+void stg_held_created(struct stg_inode *inode, int fd, int flags, mode_t mode) {
+    int access = flags & O_ACCMODE;
+    bool may_read = access == O_WRONLY || (mode & S_IRUSR);
+    bool may_write = access == O_RDONLY || (mode & S_IWUSR);
+
+    if (stg_fs.privileged || (may_read && may_write))
+        stg_fd_close(fd);
+    else
+        hold(inode, fd, access);
 }
 
 int stg_held_open(struct stg_inode *inode, int flags) {
@@ -85,6 +112,7 @@ void stg_held_drop(struct stg_inode *inode) {
             continue;
         }
         *link = held->next;
+        count--;
         held->next = gone;
         gone = held;
     }
@@ -92,8 +120,7 @@ void stg_held_drop(struct stg_inode *inode) {
     while (gone) {
         struct held *next = gone->next;
 
-        stg_fd_close(gone->fd);
-        free(gone);
+        free_held(gone);
         gone = next;
     }
 }

@@ -281,7 +281,6 @@ int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, con
     struct identity id;
     struct stg_inode *inode;
     struct shard *shard;
-    bool added = false;
     int error = identify(fd, stx, &handle, &id);
 
     if (error)
@@ -292,7 +291,7 @@ int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, con
     if (!inode)
         inode = add_locked(shard, &id);
     if (inode)
-        added = !inode->nlookup++;
+        inode->nlookup++;
     stg_lock_drop(&shard->lock);
     if (!inode)
         return -ENOMEM;
@@ -304,7 +303,7 @@ int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, con
         }
     }
     *ret_inode = inode;
-    return added ? STG_INODE_NEW : 0;
+    return 0;
 }
 
 static struct stg_inode *find(const struct identity *id) {

@@ -53,6 +53,7 @@ struct stg_inode {
                                  protected by the io lock */
     bool capability_lost;     /* by removexattr; protected by the io lock */
     bool hashed;              /* still found by lookups; protected by the shard's lock */
+    _Atomic bool listed;      /* a folder was listed with attributes, see coherence.c */
     _Atomic bool paged;       /* the kernel may have pages of it that were read from the daemon */
     uint32_t birth;           /* constant: a hash of the birth time, on volumes without handles */
     uint8_t handle_bytes;     /* constant */
@@ -95,10 +96,8 @@ uint64_t stg_inode_count(void);
 /*
  * The inode of the object behind `fd` (O_PATH is enough; borrowed) that `stx` describes, its
  * lookup count raised by one. `parent` and `name` say where it was found: the way back to it on a
- * volume without file handles; NULL for an object that has no name. Returns 0; STG_INODE_NEW where
- * its lookup count was zero, so that the kernel did not know it; or -errno.
+ * volume without file handles; NULL for an object that has no name. Returns 0 or -errno.
  */
-#define STG_INODE_NEW 1
 int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, const char *name,
                   struct stg_inode **ret_inode);
 

@@ -16,15 +16,17 @@
 #include <string.h>
 
 #define LOOKUPS_BEFORE 3
+#define AGAIN_NS INT64_C(60000000000)
 #define NAMES_MAX (1U << 20) /* 8 MiB of hashes */
 
 struct stg_listing {
     uint64_t *hashes; /* sorted; NULL: not read; all protected by lock */
     size_t count;
-    int64_t read_ns;     /* monotonic: when the reading began */
-    uint64_t generation; /* of that moment */
-    uint32_t changes;    /* made through the mount */
-    uint32_t lookups;    /* since it was read */
+    int64_t read_ns;       /* monotonic: when the reading began */
+    uint64_t generation;   /* of that moment */
+    uint32_t changes;      /* made through the mount */
+    uint32_t lookups;      /* since it was read */
+    int64_t not_before_ns; /* monotonic: what was read last is of no use, and would not be again */
     bool reading;
 };
 
@@ -40,9 +42,15 @@ static int compare(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-/* Can the source have no other spelling of that name but by its case? */
+/*
+ * Can the source have no other spelling of that name but by its case? One that begins with a point
+ * may be there without being listed (.snapshot, .zfs).
+ */
 static bool is_plain(const char *name) {
     size_t length = strlen(name);
+
+    if (*name == '.')
+        return false;
 
     for (const char *at = name; *at; at++)
         if ((unsigned char)*at >= 0x80)
@@ -50,21 +58,27 @@ static bool is_plain(const char *name) {
     return length && name[length - 1] != '.' && name[length - 1] != ' ';
 }
 
+/* What was found by its name is looked up when that time is over, and must not be absent then. */
+static double keep_s(const struct stg_inode *folder) {
+    double entry_s = stg_coherence_entry_timeout_s(folder);
+    double negative_s = stg_coherence_negative_timeout_s(folder);
+
+    return entry_s < negative_s ? entry_s : negative_s;
+}
+
 static bool is_for(const struct stg_inode *folder) {
-    return folder->volume->remote && folder->volume->folds != STG_FOLDS_CASE &&
-           stg_coherence_negative_timeout_s(folder) > 0;
+    return folder->volume->remote && keep_s(folder) > 0;
 }
 
 /* ---- asking ---- */
 
-static double left_s_locked(const struct stg_listing *listing, double keep_s) {
+static double left_s_locked(const struct stg_listing *listing, double keep) {
     double age_s = (double)(stg_clock_monotonic_ns() - listing->read_ns) / 1e9;
 
-    return listing->generation == atomic_load(&generation) ? keep_s - age_s : 0;
+    return listing->generation == atomic_load(&generation) ? keep - age_s : 0;
 }
 
 bool stg_listing_lacks(struct stg_inode *folder, const char *name, double *ret_left_s) {
-    double keep_s = stg_coherence_negative_timeout_s(folder);
     uint64_t hash;
     bool lacks = false;
 
@@ -75,7 +89,7 @@ bool stg_listing_lacks(struct stg_inode *folder, const char *name, double *ret_l
     if (folder->listing->hashes) {
         const struct stg_listing *listing = folder->listing;
 
-        *ret_left_s = left_s_locked(listing, keep_s);
+        *ret_left_s = left_s_locked(listing, keep_s(folder));
         lacks = *ret_left_s > 0 &&
                 !bsearch(&hash, listing->hashes, listing->count, sizeof(hash), compare);
     }
@@ -120,21 +134,16 @@ static bool add_name(struct names *names, const char *name) {
     return true;
 }
 
-/* Does the source take either case? Where the other spelling is a name of its own that is open. */
-static void probe_case(struct stg_volume *volume, int fd, const struct names *names) {
+/* Does the folder tell upper from lower case? False where that could not be found out. */
+static bool tells_case(int fd, const struct names *names) {
     uint64_t hash = hash_of(names->probe);
     struct stat st;
 
-    if (volume->folds != STG_FOLDS_UNKNOWN || !*names->probe ||
-        bsearch(&hash, names->hashes, names->count, sizeof(hash), compare))
-        return;
-    if (!fstatat(fd, names->probe, &st, AT_SYMLINK_NOFOLLOW))
-        volume->folds = STG_FOLDS_CASE;
-    else if (errno == ENOENT)
-        volume->folds = STG_FOLDS_NOTHING;
+    return *names->probe && !bsearch(&hash, names->hashes, names->count, sizeof(hash), compare) &&
+           fstatat(fd, names->probe, &st, AT_SYMLINK_NOFOLLOW) && errno == ENOENT;
 }
 
-/* True where all names were read; `names->hashes` is the caller's either way. */
+/* True where all names were read, and can be relied on; `names->hashes` is the caller's. */
 static bool read_names(struct stg_inode *folder, struct names *names) {
     int fd = stg_inode_open(folder, O_RDONLY | O_DIRECTORY);
     DIR *stream = fd < 0 ? NULL : fdopendir(fd);
@@ -151,10 +160,10 @@ static bool read_names(struct stg_inode *folder, struct names *names) {
     complete = complete && !errno;
     if (complete) {
         qsort(names->hashes, names->count, sizeof(*names->hashes), compare);
-        probe_case(folder->volume, fd, names);
+        complete = tells_case(fd, names);
     }
     (void)closedir(stream); /* read-only */
-    return complete && folder->volume->folds == STG_FOLDS_NOTHING;
+    return complete;
 }
 
 static struct stg_listing *listing_locked(struct stg_inode *folder) {
@@ -165,18 +174,19 @@ static struct stg_listing *listing_locked(struct stg_inode *folder) {
 
 /* Is the folder to be read by this thread, now? */
 static bool begin(struct stg_inode *folder, struct stg_listing *ret_then) {
-    double keep_s = stg_coherence_negative_timeout_s(folder);
     struct stg_listing *listing;
+    int64_t now_ns = stg_clock_monotonic_ns();
     bool begins;
 
     stg_lock_take(&lock);
     listing = listing_locked(folder);
     begins = listing && ++listing->lookups >= LOOKUPS_BEFORE && !listing->reading &&
-             (!listing->hashes || left_s_locked(listing, keep_s) <= 0);
+             now_ns >= listing->not_before_ns &&
+             (!listing->hashes || left_s_locked(listing, keep_s(folder)) <= 0);
     if (begins) {
         listing->reading = true;
         *ret_then = *listing;
-        ret_then->read_ns = stg_clock_monotonic_ns();
+        ret_then->read_ns = now_ns;
         ret_then->generation = atomic_load(&generation);
     }
     stg_lock_drop(&lock);
@@ -196,6 +206,8 @@ void stg_listing_asked(struct stg_inode *folder) {
     listing = folder->listing;
     listing->reading = false;
     listing->lookups = 0;
+    if (!complete)
+        listing->not_before_ns = stg_clock_monotonic_ns() + AGAIN_NS;
     if (complete && listing->changes == then.changes) {
         uint64_t *old = listing->hashes;
 
@@ -210,6 +222,13 @@ void stg_listing_asked(struct stg_inode *folder) {
 }
 
 /* ---- forgetting ---- */
+
+void stg_listing_saw(struct stg_inode *folder, const char *name) {
+    double left_s;
+
+    if (folder->listing && stg_listing_lacks(folder, name, &left_s))
+        stg_listing_outdate(folder);
+}
 
 void stg_listing_outdate(struct stg_inode *folder) {
     uint64_t *old = NULL;

@@ -10,8 +10,8 @@
  * each file, also when it is looked at again after `ttl`.
  *
  * A source that takes two spellings for one name (upper and lower case, composed and decomposed
- * letters, a point at the end) would have names that no listing shows: those are left to it, and
- * where it is found to take either case, all are.
+ * letters, a point at the end) has names that no listing shows: those are left to it, and where a
+ * folder is found to take either case, or that cannot be found out, all are.
  */
 #ifndef STG_FS_LISTING_H
 #define STG_FS_LISTING_H
@@ -26,6 +26,9 @@ void stg_listing_asked(struct stg_inode *folder);
 
 /* A name was made in the folder, through the mount; before that is answered. */
 void stg_listing_outdate(struct stg_inode *folder);
+
+/* The folder is seen to have that name: it is not answered to be absent any more. */
+void stg_listing_saw(struct stg_inode *folder, const char *name);
 
 /* Nothing that was listed before is used any more. */
 void stg_listing_doubt_all(void);

@@ -11,11 +11,13 @@
  *   reply      what is answered about an inode
  *   creds      acting as the caller
  *   serve      through passthrough, or from the page cache without opens
+ *              sample: what sort of files there are; held: what its mode would not let be opened
  *   iomode     how an inode's opens are served; backing and linger: the ids for that
  *   staging    which inode has which copy; keep: held for mappings; live: shared with writers;
  *              ranges: in pieces
- *   coherence  how long the kernel may keep what; watch: the source's events; mounts: the mount
- *              table; notify: what the kernel is told to forget; sync: waiting for all of that
+ *   coherence  how long the kernel may keep what; watch: the source's events; folders: the same by
+ *              folder; mounts: the mount table; notify: what the kernel is told to forget; sync:
+ *              waiting for all of that; listing: what slow folders do not have
  *   control    requests by ioctl and attribute; job: many files at once, and sets
  *   inode      node IDs; inode_fd, fdcache, place: from an inode to a descriptor
  *   volume     the source's mounts and their file handles

@@ -2,8 +2,8 @@
 /*
  * Owns the calls into the kernel, and the thread that makes them for those who may not wait there.
  *
- * Those who wait are on a list of their own stack's making: whoever gives up first, the thread or
- * the one that waits, takes the entry out under the lock.
+ * There is one entry of an inode that is not begun yet; its last user frees it. Several threads, so
+ * that one drop that waits for a READ that is not answered does not hold up those of other files.
  */
 #include "fs/notify.h"
 
@@ -19,16 +19,19 @@
 #include <string.h>
 #include <sys/mount.h>
 
+#define THREADS 4
 #define WAIT_NS INT64_C(1000000000)
 /* Nobody has a file of this name; if somebody had, it would be looked up once more. */
 #define NO_NAME ".stagefs\001await"
 
-/* A drop that somebody waits for. */
+/* A drop that somebody waits for, or that is due after an answer. */
 struct drop {
     struct drop *next;
     struct stg_inode *inode; /* referenced */
+    unsigned users;          /* the queue, or the thread that has it; and who waits */
+    bool listing;            /* it is dropped when it has been taken */
+    bool begun;
     bool done;
-    bool left; /* by who waited: the thread frees it */
 };
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_NOTIFY);
@@ -36,7 +39,8 @@ static pthread_cond_t wake; /* of the thread; with the monotonic clock, as the n
 static pthread_cond_t over; /* of those who wait */
 static struct drop *first;  /* protected by lock, as all below */
 static struct drop **last = &first;
-static pthread_t thread;
+static pthread_t threads[THREADS];
+static unsigned thread_count;
 static bool running;
 static bool stopping;
 static unsigned inside; /* calls that are in the kernel */
@@ -115,7 +119,15 @@ static struct timespec until(int64_t from_now_ns) {
     return (struct timespec){.tv_sec = at / 1000000000, .tv_nsec = at % 1000000000};
 }
 
-static void free_drop(struct drop *drop) {
+/* One user less; called without the lock. */
+static void leave_drop(struct drop *drop) {
+    bool gone;
+
+    stg_lock_take(&lock);
+    gone = !--drop->users;
+    stg_lock_drop(&lock);
+    if (!gone)
+        return;
     stg_inode_unref(drop->inode);
     free(drop);
 }
@@ -126,6 +138,7 @@ static struct drop *take_first_locked(void) {
     first = drop->next;
     if (!first)
         last = &first;
+    drop->begun = true;
     return drop;
 }
 
@@ -134,7 +147,6 @@ static void *work(void *unused) {
     stg_lock_take(&lock);
     while (!stopping) {
         struct drop *drop;
-        bool left;
 
         if (!first) {
             (void)stg_lock_wait(&lock, &wake, NULL);
@@ -142,43 +154,73 @@ static void *work(void *unused) {
         }
         drop = take_first_locked();
         stg_lock_drop(&lock);
+        if (drop->listing)
+            stg_notify_await(drop->inode);
         (void)stg_notify_inode(drop->inode, true); /* what is not known has no pages */
         stg_lock_take(&lock);
         drop->done = true;
-        left = drop->left;
         (void)pthread_cond_broadcast(&over); /* cannot fail */
-        if (left) {
-            stg_lock_drop(&lock);
-            free_drop(drop);
-            stg_lock_take(&lock);
-        }
+        stg_lock_drop(&lock);
+        leave_drop(drop);
+        stg_lock_take(&lock);
     }
     stg_lock_drop(&lock);
     return NULL;
 }
 
+static struct drop *find_locked(const struct stg_inode *inode, bool listing) {
+    struct drop *drop = first;
+
+    while (drop && (drop->inode != inode || drop->listing != listing))
+        drop = drop->next;
+    return drop;
+}
+
+/* The inode's entry in the queue, made where there is none, with one user more. NULL: no memory. */
+static struct drop *queue_drop(struct stg_inode *inode, bool listing) {
+    struct drop *fresh = calloc(1, sizeof(*fresh));
+    struct drop *drop;
+
+    if (!fresh)
+        return NULL;
+    *fresh = (struct drop){.inode = inode, .listing = listing, .users = 1};
+    stg_inode_ref(inode);
+    stg_lock_take(&lock);
+    drop = find_locked(inode, listing);
+    if (!drop) {
+        drop = fresh;
+        *last = drop;
+        last = &drop->next;
+        (void)pthread_cond_signal(&wake); /* cannot fail */
+    }
+    drop->users++;
+    stg_lock_drop(&lock);
+    if (drop != fresh)
+        leave_drop(fresh);
+    return drop;
+}
+
 bool stg_notify_pages_wait(struct stg_inode *inode) {
     struct timespec deadline = until(WAIT_NS);
-    struct drop *drop = calloc(1, sizeof(*drop));
+    struct drop *drop = queue_drop(inode, false);
     bool done;
 
     if (!drop)
         return false;
-    drop->inode = inode;
-    stg_inode_ref(inode);
     stg_lock_take(&lock);
-    *last = drop;
-    last = &drop->next;
-    (void)pthread_cond_signal(&wake); /* cannot fail */
-    while (!drop->done && running && !stopping &&
-           stg_lock_wait(&lock, &over, &deadline) != ETIMEDOUT)
+    while (!drop->done && !stopping && stg_lock_wait(&lock, &over, &deadline) != ETIMEDOUT)
         ;
     done = drop->done;
-    drop->left = true;
     stg_lock_drop(&lock);
-    if (done)
-        free_drop(drop);
+    leave_drop(drop);
     return done;
+}
+
+void stg_notify_listing_later(struct stg_inode *folder) {
+    struct drop *drop = queue_drop(folder, true);
+
+    if (drop)
+        leave_drop(drop);
 }
 
 static int init_condition(pthread_cond_t *condition) {
@@ -198,10 +240,12 @@ int stg_notify_start(void) {
 
     if (!error)
         error = init_condition(&over);
-    if (!error)
-        error = -pthread_create(&thread, NULL, work, NULL);
-    running = !error;
-    return error;
+    for (thread_count = 0; !error && thread_count < THREADS; thread_count++)
+        error = -pthread_create(&threads[thread_count], NULL, work, NULL);
+    if (error && thread_count)
+        thread_count--; /* the last one is not there */
+    running = thread_count > 0;
+    return running ? 0 : error;
 }
 
 /* By the mount, or by the connection's own file where that is not allowed. */
@@ -241,8 +285,9 @@ void stg_notify_stop(void) {
 void stg_notify_fini(void) {
     if (!running)
         return;
-    (void)pthread_join(thread, NULL); /* cannot fail for a thread of ours */
+    while (thread_count)
+        (void)pthread_join(threads[--thread_count], NULL); /* cannot fail for threads of ours */
     running = false;
     while (first)
-        free_drop(take_first_locked());
+        leave_drop(take_first_locked());
 }

@@ -4,14 +4,14 @@
  *
  * The kernel may wait in such a call: for pages that are being read, whose READ somebody has to
  * answer; for a folder in which a request is under way. So no thread that answers requests makes
- * one; stg_notify_pages_wait() has it made by a thread for that.
+ * one; some have it made by threads for that.
  */
 #ifndef STG_FS_NOTIFY_H
 #define STG_FS_NOTIFY_H
 
 #include "fs/inode.h"
 
-/* Starts the thread; 0 or -errno. */
+/* Starts the threads; 0 or -errno. */
 int stg_notify_start(void);
 
 /*
@@ -23,7 +23,7 @@ void stg_notify_stop(void);
 /* Takes the mount away and aborts its connection: who waits for an answer is given an error. */
 void stg_notify_abort(void);
 
-/* Ends the thread. */
+/* Ends the threads. */
 void stg_notify_fini(void);
 
 /*
@@ -41,8 +41,10 @@ void stg_notify_await(struct stg_inode *folder);
 /* Has every name looked up again. False where the kernel has no such thing. */
 bool stg_notify_names(void);
 
-/* Drops attributes and pages, by the thread, and waits for it, a second at most. True: it is done.
- */
+/* Drops the kernel's listing of the folder, when it has taken the answer that is being given. */
+void stg_notify_listing_later(struct stg_inode *folder);
+
+/* Drops attributes and pages, by a thread, and waits for it, a second at most. True: it is done. */
 bool stg_notify_pages_wait(struct stg_inode *inode);
 
 /* Counted since the start. */

@@ -12,6 +12,7 @@
 #include "util/cleanup.h"
 
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <sys/xattr.h>
 
 static int get_attributes(struct stg_inode *inode, int flags, struct statx *ret_stx) {
@@ -41,6 +42,8 @@ static void reply_attributes(fuse_req_t req, struct stg_inode *inode, bool chang
     }
     if (!changed)
         stg_coherence_saw(inode, &stx);
+    else if (stg_coherence_is_watched(inode))
+        timeout_s = 0; /* the kernel takes these whatever it was told meanwhile */
     stg_reply_fill_stat(inode->volume, &stx, &attr);
     (void)fuse_reply_attr(req, &attr, timeout_s); /* nothing to undo */
 }
@@ -168,6 +171,22 @@ static int change_size(struct stg_inode *inode, const char *path, off_t size,
 #define ANY_CHANGE                                                                                 \
     (ANY_TIME | FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_SIZE)
 
+/* Where nobody tells of opens, who could write the file is taken to be writing it. */
+static bool may_write(fuse_req_t req, int fd) {
+    struct stg_caller caller;
+    struct stg_creds creds;
+    bool may = !fuse_req_ctx(req)->uid;
+
+    if (may || stg_caller_of(req, &caller))
+        return may;
+    if (!stg_creds_become(&caller, &creds)) {
+        may = !syscall(SYS_faccessat2, fd, "", W_OK, AT_EMPTY_PATH | AT_EACCESS);
+        stg_creds_restore(&creds);
+    }
+    stg_caller_fini(&caller);
+    return may;
+}
+
 /*
  * A change of nothing is what the kernel sends before a passed-through write that takes privileges
  * away (file_remove_privs()): the set-id bits, unless the writer has CAP_FSETID, and file
@@ -186,7 +205,7 @@ static int change_nothing(fuse_req_t req, struct stg_inode *inode, int fd) {
     stg_proc_fd(path, fd);
     if (fstat(fd, &info))
         return -errno;
-    if (stg_fs.privileged && !stg_io_is_written(inode))
+    if (stg_fs.privileged && !(stg_fs.no_open ? may_write(req, fd) : stg_io_is_written(inode)))
         return chown_as_caller(req, fd, (uid_t)-1, (gid_t)-1);
     if (!S_ISREG(info.st_mode) || !stg_fs.privileged)
         return fchownat(fd, "", (uid_t)-1, (gid_t)-1, AT_EMPTY_PATH) && errno != EPERM ? -errno : 0;
@@ -214,6 +233,13 @@ static int resize(void *context) {
     return change_size(what->inode, what->path, what->size, what->fi);
 }
 
+static void hold_before_chmod(struct stg_inode *inode, int fd, mode_t mode) {
+    struct stat info;
+
+    if (stg_fs.no_open && !stg_fs.privileged && !fstat(fd, &info))
+        stg_held_before_chmod(inode, info.st_mode, mode);
+}
+
 static int change(fuse_req_t req, struct stg_inode *inode, int fd, const struct stat *attr,
                   int to_set, const struct fuse_file_info *fi) {
     char path[STG_PROC_FD_BYTES];
@@ -230,7 +256,7 @@ static int change(fuse_req_t req, struct stg_inode *inode, int fd, const struct 
     else if ((to_set & FUSE_SET_ATTR_KILL_SUID) && (to_set & FUSE_SET_ATTR_SIZE))
         error = stg_kill_privileges(req, fd);
     if (to_set & FUSE_SET_ATTR_MODE)
-        stg_held_before_chmod(inode);
+        hold_before_chmod(inode, fd, attr->st_mode);
     if (!error && (to_set & FUSE_SET_ATTR_MODE))
         error = chmod(path, attr->st_mode & 07777) ? -errno : 0;
     if (!error && (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))

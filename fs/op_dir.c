@@ -12,6 +12,8 @@
 #include "fs/ops.h"
 
 #include "fs/coherence.h"
+#include "fs/listing.h"
+#include "fs/notify.h"
 #include "fs/reply.h"
 #include "util/cleanup.h"
 #include "util/lock.h"
@@ -155,6 +157,7 @@ static bool add_entry(struct listing *listing, const struct dirent64 *entry) {
         return false;
     }
     listing->used += needed;
+    stg_listing_saw(listing->inode, entry->d_name);
     return true;
 }
 
@@ -180,6 +183,7 @@ static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
     struct listing listing = {req, stg_inode_of(nodeid), buffer, size, 0, plus};
     struct dirent64 *entry = NULL;
     int result = buffer ? 0 : -ENOMEM;
+    bool doubted;
 
     if (!result && !handle)
         result = new_handle(listing.inode, room_for(size, plus), &handle);
@@ -198,10 +202,17 @@ static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
         free_handle(handle);
     if (plus)
         stg_coherence_listed(listing.inode);
+    doubted = !fi->fh && stg_coherence_doubts_listing(listing.inode);
+    if (doubted)
+        stg_inode_ref(listing.inode); /* the kernel may forget it once it is answered */
     if (result < 0 && !listing.used)
         stg_reply_result(req, of_removed(fi, result));
     else
         (void)fuse_reply_buf(req, buffer, listing.used); /* interrupts are off: it is taken */
+    if (doubted) {
+        stg_notify_listing_later(listing.inode);
+        stg_inode_unref(listing.inode);
+    }
 }
 
 void stg_op_readdir(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,

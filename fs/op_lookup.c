@@ -20,19 +20,12 @@ int stg_lookup_fd(int fd, struct stg_inode *parent, const char *name, struct stg
                   struct statx *ret_stx) {
     int error = look(fd, ret_stx);
 
-    if (!error && !stg_volume_is_met(ret_stx)) {
-        struct stg_volume *volume;
-
-        error = stg_volume_get(fd, ret_stx, &volume);
-        if (!error)
-            error = look(fd, ret_stx); /* from now on it is watched */
-    }
     if (!error)
         error = stg_inode_get(fd, ret_stx, parent, name, ret_inode);
-    if (error < 0)
+    if (error)
         return error;
-    if (error == STG_INODE_NEW && stg_coherence_is_watched(*ret_inode)) {
-        /* Before it was in the table no event could have been about it. */
+    if (stg_coherence_is_watched(*ret_inode)) {
+        /* An event before it was in the table, or its volume was met, has found nobody. */
         error = look(fd, ret_stx);
         if (error) {
             stg_inode_forget(*ret_inode, 1);

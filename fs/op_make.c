@@ -44,10 +44,10 @@ static void make_and_reply(fuse_req_t req, fuse_ino_t nodeid, const struct reque
     if (!error)
         error = stg_creds_assume(req, need, &creds);
     if (!error) {
-        stg_folders_expect(parent, request->name);
+        stg_folders_expect(parent, request->name, STG_FOLDERS_MADE);
         error = make(lent.fd, request);
         if (error)
-            stg_folders_unexpect(parent, request->name);
+            stg_folders_unexpect(parent, request->name, STG_FOLDERS_MADE);
         stg_creds_restore(&creds);
     }
     if (!error) {

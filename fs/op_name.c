@@ -70,10 +70,13 @@ static void remove_and_reply(fuse_req_t req, fuse_ino_t nodeid, const char *name
 
     if (!error) {
         find_known(lent.fd, name, &known);
-        if (unlinkat(lent.fd, name, flags))
+        stg_folders_expect(stg_inode_of(nodeid), name, STG_FOLDERS_REMOVED);
+        if (unlinkat(lent.fd, name, flags)) {
             error = -errno;
-        else
+            stg_folders_unexpect(stg_inode_of(nodeid), name, STG_FOLDERS_REMOVED);
+        } else {
             known_lost_name(&known);
+        }
         release_known(&known);
     }
     stg_reply_result(req, error);
@@ -100,10 +103,10 @@ void stg_op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t new_parent, const
         error = stg_inode_fd(stg_inode_of(new_parent), &parent_lent);
     if (!error) {
         stg_proc_fd(path, lent.fd);
-        stg_folders_expect(stg_inode_of(new_parent), new_name);
+        stg_folders_expect(stg_inode_of(new_parent), new_name, STG_FOLDERS_MADE);
         if (linkat(AT_FDCWD, path, parent_lent.fd, new_name, AT_SYMLINK_FOLLOW)) {
             error = -errno;
-            stg_folders_unexpect(stg_inode_of(new_parent), new_name);
+            stg_folders_unexpect(stg_inode_of(new_parent), new_name, STG_FOLDERS_MADE);
         }
     }
     if (!error) {
@@ -113,7 +116,7 @@ void stg_op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t new_parent, const
     if (error)
         stg_reply_result(req, error);
     else
-        stg_reply_entry(req, stg_inode_of(new_parent), inode, &stx);
+        stg_reply_linked(req, stg_inode_of(new_parent), inode, &stx);
 }
 
 static int rename_as(fuse_req_t req, int old_fd, const char *old_name, int new_fd,
@@ -127,6 +130,19 @@ static int rename_as(fuse_req_t req, int old_fd, const char *old_name, int new_f
         error = -errno;
     stg_creds_restore(&creds);
     return error;
+}
+
+/* The events of a rename, one of each kind for each name that goes and comes. */
+static void expect_rename(struct stg_inode *from, const char *name, struct stg_inode *to,
+                          const char *new_name, unsigned flags,
+                          void (*expect)(struct stg_inode *folder, const char *name,
+                                         enum stg_folders_kind kind)) {
+    expect(from, name, STG_FOLDERS_REMOVED);
+    expect(to, new_name, STG_FOLDERS_MADE);
+    if (flags & RENAME_EXCHANGE) {
+        expect(to, new_name, STG_FOLDERS_REMOVED);
+        expect(from, name, STG_FOLDERS_MADE);
+    }
 }
 
 void stg_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
@@ -145,13 +161,12 @@ void stg_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
     }
     find_known(lent.fd, name, &moved);
     find_known(new_lent.fd, new_name, &target);
-    stg_folders_expect(stg_inode_of(new_parent), new_name);
-    if (flags & RENAME_EXCHANGE)
-        stg_folders_expect(stg_inode_of(parent), name);
+    expect_rename(stg_inode_of(parent), name, stg_inode_of(new_parent), new_name, flags,
+                  stg_folders_expect);
     error = rename_as(req, lent.fd, name, new_lent.fd, new_name, flags);
     if (error || (moved.inode && moved.inode == target.inode)) {
-        stg_folders_unexpect(stg_inode_of(new_parent), new_name);
-        stg_folders_unexpect(stg_inode_of(parent), name);
+        expect_rename(stg_inode_of(parent), name, stg_inode_of(new_parent), new_name, flags,
+                      stg_folders_unexpect);
     }
     stg_listing_outdate(stg_inode_of(new_parent));
     if (flags & RENAME_EXCHANGE)

@@ -17,6 +17,7 @@
 #include "fs/coherence.h"
 #include "fs/creds.h"
 #include "fs/folders.h"
+#include "fs/held.h"
 #include "fs/iomode.h"
 #include "fs/listing.h"
 #include "fs/live.h"
@@ -289,10 +290,12 @@ static void reply_created(fuse_req_t req, int fd, struct stg_inode *parent, cons
     }
     if (!name)
         error = stg_inode_pin_to(inode, fd);
-    if (!error)
-        error = begin(req, inode, fd, fi);
-    else
+    if (error)
         stg_fd_close(fd);
+    else if (stg_fs.no_open)
+        stg_held_created(inode, fd, fi->flags, stx.stx_mode); /* nobody tells of its release */
+    else
+        error = begin(req, inode, fd, fi);
     if (error) {
         stg_inode_forget(inode, 1);
         stg_reply_result(req, error);
@@ -300,7 +303,8 @@ static void reply_created(fuse_req_t req, int fd, struct stg_inode *parent, cons
     }
     stg_reply_fill_entry(parent ? parent : inode, inode, &stx, &entry);
     if (fuse_reply_create(req, &entry, fi) == -ENOENT) {
-        end(inode, fi);
+        if (!stg_fs.no_open)
+            end(inode, fi);
         stg_inode_forget(inode, 1);
     }
 }
@@ -313,10 +317,10 @@ void stg_op_create(fuse_req_t req, fuse_ino_t nodeid, const char *name, mode_t m
     int fd = error;
 
     if (!error) {
-        stg_folders_expect(parent, name);
+        stg_folders_expect(parent, name, STG_FOLDERS_MADE);
         fd = open_new(req, lent.fd, name, mode, fi->flags);
         if (fd < 0)
-            stg_folders_unexpect(parent, name);
+            stg_folders_unexpect(parent, name, STG_FOLDERS_MADE);
         else
             stg_listing_outdate(parent);
     }
@@ -348,6 +352,7 @@ void stg_op_tmpfile(fuse_req_t req, fuse_ino_t nodeid, mode_t mode, struct fuse_
 }
 
 void stg_op_release(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
-    end(stg_inode_of(nodeid), fi);
+    if (!stg_fs.no_open) /* what was created before the kernel knew comes here all the same */
+        end(stg_inode_of(nodeid), fi);
     stg_reply_result(req, 0);
 }

@@ -8,6 +8,7 @@
 #include "fs/coherence.h"
 #include "fs/folders.h"
 #include "fs/readahead.h"
+#include "fs/serve.h"
 #include "fs/volume.h"
 #include "fs/watch.h"
 #include "util/cleanup.h"
@@ -203,8 +204,8 @@ static int decide_uring(void) {
      * what brings them may be behind it in the same queue (stg_coherence_saw()).
      */
     if (options->uring == STG_URING_AUTO &&
-        ((options->serve != STG_SERVE_PASSTHROUGH && options->coherence != STG_COHERENCE_WATCH &&
-          options->coherence != STG_COHERENCE_FROZEN) ||
+        ((options->coherence != STG_COHERENCE_WATCH && options->coherence != STG_COHERENCE_FROZEN &&
+          stg_serve_may_skip_opens()) ||
          stg_volume_is_remote(stg_fs.source_fd) || options->stage == STG_MODE_PREFETCH ||
          options->stage == STG_MODE_MMAP)) {
         options->uring = STG_URING_OFF;

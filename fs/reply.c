@@ -53,13 +53,28 @@ void stg_reply_fill_entry(struct stg_inode *parent, struct stg_inode *inode,
     stg_reply_fill_stat(inode->volume, stx, &ret_entry->attr);
 }
 
+static void reply_entry(fuse_req_t req, struct stg_inode *inode,
+                        const struct fuse_entry_param *entry) {
+    if (fuse_reply_entry(req, entry) == -ENOENT)
+        stg_inode_forget(inode, 1);
+}
+
 void stg_reply_entry(fuse_req_t req, struct stg_inode *parent, struct stg_inode *inode,
                      const struct statx *stx) {
     struct fuse_entry_param entry;
 
     stg_reply_fill_entry(parent, inode, stx, &entry);
-    if (fuse_reply_entry(req, &entry) == -ENOENT)
-        stg_inode_forget(inode, 1);
+    reply_entry(req, inode, &entry);
+}
+
+void stg_reply_linked(fuse_req_t req, struct stg_inode *parent, struct stg_inode *inode,
+                      const struct statx *stx) {
+    struct fuse_entry_param entry;
+
+    stg_reply_fill_entry(parent, inode, stx, &entry);
+    if (stg_coherence_is_watched(inode))
+        entry.attr_timeout = 0;
+    reply_entry(req, inode, &entry);
 }
 
 void stg_reply_result(fuse_req_t req, int result) {

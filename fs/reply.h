@@ -24,6 +24,13 @@ void stg_reply_fill_entry(struct stg_inode *parent, struct stg_inode *inode,
 void stg_reply_entry(fuse_req_t req, struct stg_inode *parent, struct stg_inode *inode,
                      const struct statx *stx);
 
+/*
+ * The same for another name of an inode that the kernel knows. It takes the attributes whatever it
+ * was told since they were looked at, so those are not for keeping where nobody looks again.
+ */
+void stg_reply_linked(fuse_req_t req, struct stg_inode *parent, struct stg_inode *inode,
+                      const struct statx *stx);
+
 /* Answers with `result`: 0 or -errno. */
 void stg_reply_result(fuse_req_t req, int result);
 

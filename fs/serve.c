@@ -15,13 +15,23 @@
 
 /* A source tree, to all appearance. What is slow to look at is not looked at for that. */
 static bool has_small_files(void) {
+    static bool known;
+    static bool has;
     struct stg_sample sample;
 
-    if (stg_fs.root->volume->remote)
-        return false;
-    sample = stg_sample_take(stg_fs.source_fd);
-    return sample.files >= FILES_MIN &&
-           (uint64_t)sample.small * 100 >= (uint64_t)sample.files * SMALL_PERCENT;
+    if (!known && !stg_volume_is_remote(stg_fs.source_fd)) {
+        sample = stg_sample_take(stg_fs.source_fd);
+        has = sample.files >= FILES_MIN &&
+              (uint64_t)sample.small * 100 >= (uint64_t)sample.files * SMALL_PERCENT;
+    }
+    known = true;
+    return has;
+}
+
+bool stg_serve_may_skip_opens(void) {
+    const char *why;
+
+    return stg_serve_without_opens(true, true, &why);
 }
 
 bool stg_serve_without_opens(bool can_pass, bool can_skip, const char **ret_why) {

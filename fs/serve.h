@@ -9,6 +9,9 @@
 
 #include <stdbool.h>
 
+/* Is it likely that they are, before the kernel has said what it offers? */
+bool stg_serve_may_skip_opens(void);
+
 /*
  * Are files opened without telling the daemon, and served from the kernel's page cache? By the
  * options, the privileges, and what the kernel offers. `*ret_why` is a constant text.

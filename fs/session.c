@@ -31,12 +31,10 @@
 /* The source's own volume and inode; the kernel never looks it up. */
 static int make_root(void) {
     struct statx stx;
-    int error;
 
     if (statx(stg_fs.source_fd, "", AT_EMPTY_PATH, STG_STATX_MASK, &stx))
         return -errno;
-    error = stg_inode_get(stg_fs.source_fd, &stx, NULL, NULL, &stg_fs.root);
-    return error < 0 ? error : 0;
+    return stg_inode_get(stg_fs.source_fd, &stx, NULL, NULL, &stg_fs.root);
 }
 
 /* The cache takes a quarter of the limit on descriptors. */
@@ -248,10 +246,13 @@ static int mount_and_loop(void) {
         error = loop();
     if (error)
         stg_error("the mount on %s ends: %s", stg_fs.options.mountpoint, strerror(-error));
+    stg_ending_step(10);
     stg_coherence_stop(); /* first: nobody answers what it may be waiting for any more */
     stg_sync_stop();
     stg_job_stop();
+    stg_ending_step(60); /* what was stored through mappings of copies is carried to the source */
     stg_live_stop();
+    stg_ending_step(10);
     stg_staging_stop();
     stg_job_fini();
     stg_linger_stop(); /* before the connection that the ids belong to */

@@ -19,14 +19,18 @@ static uint64_t wanted;  /* the last number that was given */
 static uint64_t reached; /* the last that is over */
 static uint64_t done;
 
-/* Names that no event or sync can drop go when their time is over, if they have one. */
+/* Names that nothing can drop go when their time is over. */
 static void wait_for_names(void) {
-    double left_s = stg_fs.options.ttl_s;
-    struct timespec pause = {.tv_sec = (time_t)left_s,
-                             .tv_nsec = (long)((left_s - (double)(time_t)left_s) * 1e9)};
+    double keep_s = stg_coherence_longest_name_s();
+    int64_t until_ns = stg_clock_realtime_ns() + (int64_t)(keep_s * 1e9);
+    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
 
-    if (!stg_coherence_has_epoch() && stg_fs.options.coherence != STG_COHERENCE_STRICT)
-        (void)nanosleep(&pause, NULL); /* no signal is handled here */
+    if (stg_coherence_has_epoch())
+        return;
+    stg_lock_take(&lock);
+    while (!stopping && stg_lock_wait(&lock, &wake, &until) != ETIMEDOUT)
+        ; /* another sync was begun */
+    stg_lock_drop(&lock);
 }
 
 static bool sync_once(void) {

@@ -39,10 +39,6 @@ static dev_t device_of(const struct statx *stx) {
     return makedev(stx->stx_dev_major, stx->stx_dev_minor);
 }
 
-bool stg_volume_is_met(const struct statx *stx) {
-    return find_volume(device_of(stx), stx->stx_mnt_id) != NULL;
-}
-
 struct stg_volume *stg_volume_first(void) {
     return atomic_load_explicit(&volumes, memory_order_acquire);
 }

@@ -16,9 +16,6 @@
 
 struct statx;
 
-/* Does the source take either case of a name? */
-enum stg_folds { STG_FOLDS_UNKNOWN, STG_FOLDS_NOTHING, STG_FOLDS_CASE };
-
 struct stg_volume {
     struct stg_volume *next; /* protected by the list's lock; never changes once published */
     dev_t device;
@@ -28,7 +25,6 @@ struct stg_volume {
     int data_fd;       /* the same for file data and directories: a clone of the mount whose
                           flags (ro, noatime) are ours; or -1: as mount_fd */
     _Atomic uint64_t fetch_ns; /* what fetching a small file takes, on average; 0: not known */
-    _Atomic int folds;         /* enum stg_folds, see listing.c */
     bool handles;              /* objects can be reopened by file handle */
     bool watched;              /* every change made to it is heard of, see watch.h */
     bool remote;               /* errors of writes may come as late as close(2) */
@@ -42,9 +38,6 @@ struct stg_volume {
  * not be examined for want of descriptors is not remembered as one without handles.
  */
 int stg_volume_get(int fd, const struct statx *stx, struct stg_volume **ret_volume);
-
-/* Has the volume of the object that `stx` describes been met before? */
-bool stg_volume_is_met(const struct statx *stx);
 
 /* The first of all volumes; each leads to the next. For readers without a lock. */
 struct stg_volume *stg_volume_first(void);

@@ -39,8 +39,8 @@
 #define CONTENT (FAN_MODIFY | FAN_CLOSE_WRITE)
 #define OBJECTS (CONTENT | FAN_ATTRIB | FAN_MOVE_SELF | FAN_DELETE_SELF)
 #define BUFFER_BYTES 65536
-#define RETRY_FIRST_MS 1
-#define RETRY_MAX_MS 100
+#define RETRY_FIRST_NS INT64_C(1000000)
+#define RETRY_MAX_NS INT64_C(100000000)
 /* After events were lost: answers that were on their way then have arrived. */
 #define AGAIN_NS INT64_C(100000000)
 
@@ -50,7 +50,10 @@ static pid_t own_pid; /* of the thread's process: the queue is opened before the
 static pthread_t thread;
 static bool running;
 static atomic_bool stopping;
-static int64_t again_at_ns; /* the thread's own; 0: not due */
+/* When everything is doubted once more; the thread's own, as the next three. 0: not at all. */
+static int64_t again_at_ns;
+static uint64_t again_round; /* in which that came up */
+static bool again_after;     /* it came up again since */
 
 static _Atomic uint64_t events;
 static _Atomic uint64_t overflows;
@@ -64,7 +67,8 @@ struct retry {
     bool pages;
 };
 static struct retry *retries;
-static int retry_ms = RETRY_FIRST_MS;
+static int64_t retry_at_ns;
+static int64_t retry_pause_ns = RETRY_FIRST_NS;
 /* Each drain ends a round when it has read what was in the queue; the thread's own, as the rest. */
 static uint64_t current_round;
 static uint64_t read_drain; /* the drain for which that was */
@@ -127,11 +131,34 @@ bool stg_watch_is_whole(void) { return queue_fd >= 0 && !atomic_load(&unwatched)
 
 /* ---- telling ---- */
 
-static void tell_later(struct stg_inode *inode, bool pages) {
-    struct retry *retry = calloc(1, sizeof(*retry));
+/* Everything is doubted once more, a moment from now. */
+static void doubt_again(void) {
+    if (again_at_ns) {
+        again_after = true;
+        return;
+    }
+    again_at_ns = stg_clock_monotonic_ns() + AGAIN_NS;
+    again_round = current_round;
+}
 
-    if (!retry) { /* all is told again in a moment, this with it */
-        again_at_ns = stg_clock_monotonic_ns() + AGAIN_NS;
+static struct retry *find_retry(const struct stg_inode *inode) {
+    struct retry *retry = retries;
+
+    while (retry && retry->inode != inode)
+        retry = retry->next;
+    return retry;
+}
+
+static void tell_later(struct stg_inode *inode, bool pages) {
+    struct retry *retry = find_retry(inode);
+
+    if (retry) {
+        retry->pages = retry->pages || pages;
+        return;
+    }
+    retry = calloc(1, sizeof(*retry));
+    if (!retry) {
+        doubt_again(); /* this with the rest */
         return;
     }
     retry->inode = inode;
@@ -140,7 +167,8 @@ static void tell_later(struct stg_inode *inode, bool pages) {
     stg_inode_ref(inode);
     retry->next = retries;
     retries = retry;
-    retry_ms = RETRY_FIRST_MS;
+    retry_pause_ns = RETRY_FIRST_NS;
+    retry_at_ns = stg_clock_monotonic_ns() + retry_pause_ns;
 }
 
 static void tell(struct stg_inode *inode, bool pages) {
@@ -162,7 +190,8 @@ static void tell_again(void) {
         stg_inode_unref(retry->inode);
         free(retry);
     }
-    retry_ms = retry_ms * 2 < RETRY_MAX_MS ? retry_ms * 2 : RETRY_MAX_MS;
+    retry_pause_ns = retry_pause_ns * 2 < RETRY_MAX_NS ? retry_pause_ns * 2 : RETRY_MAX_NS;
+    retry_at_ns = stg_clock_monotonic_ns() + retry_pause_ns;
 }
 
 static void object_changed(struct stg_inode *inode, bool content) {
@@ -172,19 +201,20 @@ static void object_changed(struct stg_inode *inode, bool content) {
 
 static void doubt(struct stg_inode *inode, void *unused) {
     (void)unused;
-    object_changed(inode, true);
+    if (!atomic_load(&stopping))
+        object_changed(inode, true);
 }
 
 static void doubt_all(void) {
     stg_coherence_doubt_all();
     if (!stg_inode_each(doubt, NULL))
-        again_at_ns = stg_clock_monotonic_ns() + AGAIN_NS; /* no memory: what is left, then */
+        doubt_again(); /* no memory: what is left, then */
 }
 
 /* Nothing that is known can be relied on. */
 static void lose_track(void) {
     doubt_all();
-    again_at_ns = stg_clock_monotonic_ns() + AGAIN_NS;
+    doubt_again();
 }
 
 static void handle_lost(void) {
@@ -318,7 +348,7 @@ static unsigned read_events(void) {
     const struct fanotify_event_metadata *event = (const void *)buffer;
     unsigned count = 0;
 
-    while (left > 0 && FAN_EVENT_OK(event, left)) {
+    while (left > 0 && FAN_EVENT_OK(event, left) && !atomic_load(&stopping)) {
         if (event->vers != FANOTIFY_METADATA_VERSION) {
             stg_error("the kernel's events have another form, %u", event->vers);
             lose_track();
@@ -373,7 +403,7 @@ static void drain(void) {
         return;
     if (read_drain != number)
         read_for_drain(number);
-    if (has_earlier_retry() || again_at_ns)
+    if (has_earlier_retry() || (again_at_ns && again_round < current_round))
         return; /* it is due again with the next round of the thread */
     stg_lock_take(&lock);
     drained = number;
@@ -399,22 +429,31 @@ bool stg_watch_drain(void) {
 
 /* ---- the thread ---- */
 
-static int timeout_ms(void) {
-    int64_t left_ms = (again_at_ns - stg_clock_monotonic_ns()) / 1000000 + 1;
-    int limit = retries ? retry_ms : -1;
+static int ms_until(int64_t at_ns) {
+    int64_t left_ns = at_ns - stg_clock_monotonic_ns();
 
-    if (!again_at_ns)
-        return limit;
-    left_ms = left_ms > 0 ? left_ms : 0;
-    return limit < 0 || left_ms < limit ? (int)left_ms : limit;
+    return left_ns > 0 ? (int)(left_ns / 1000000) + 1 : 0;
+}
+
+/* Until the first thing that is due; -1: nothing is. */
+static int timeout_ms(void) {
+    int again_ms = again_at_ns ? ms_until(again_at_ns) : -1;
+    int retry = retries ? ms_until(retry_at_ns) : -1;
+
+    return again_ms < 0 || (retry >= 0 && retry < again_ms) ? retry : again_ms;
 }
 
 static void do_what_is_due(void) {
     if (again_at_ns && stg_clock_monotonic_ns() >= again_at_ns) {
+        bool more = again_after;
+
         again_at_ns = 0;
+        again_after = false;
         doubt_all();
+        if (more)
+            doubt_again();
     }
-    if (retries)
+    if (retries && stg_clock_monotonic_ns() >= retry_at_ns)
         tell_again();
     drain();
 }
@@ -470,7 +509,7 @@ void stg_watch_stop(void) {
     (void)eventfd_write(wake_fd, 1);
 }
 
-void stg_watch_fini(void) {
+void stg_watch_join(void) {
     if (running)
         (void)pthread_join(thread, NULL); /* cannot fail for a thread of ours */
     running = false;
@@ -481,6 +520,9 @@ void stg_watch_fini(void) {
         stg_inode_unref(retry->inode);
         free(retry);
     }
+}
+
+void stg_watch_fini(void) {
     stg_folders_close();
     stg_mounts_close();
     stg_fd_close(stg_fd_steal(&wake_fd));

@@ -34,8 +34,9 @@ bool stg_watch_add(int fd);
 /* Starts the thread that reads the queue; 0 or -errno. Nothing where it is not open. */
 int stg_watch_start(void);
 
-/* Tells it to end; and waits for that, and closes the queue. */
+/* Tells it to end; waits for that; and closes the queue. */
 void stg_watch_stop(void);
+void stg_watch_join(void);
 void stg_watch_fini(void);
 
 /*

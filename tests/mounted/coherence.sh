@@ -331,7 +331,7 @@ if have_slowfs; then
     mount_slow "latency_us=300,timeout=0"
     echo old >"$SLOW_UNDER/file"
     echo old >"$SLOW_UNDER/other"
-    VARIANT=default mount_fs "coherence=ttl,ttl=600,uring=off" || done_testing
+    VARIANT=default mount_fs "coherence=ttl,ttl=600,negative_timeout=0,uring=off" || done_testing
     know_everything
     ctl sync "$MNT" || true
     know_everything

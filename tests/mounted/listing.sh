@@ -47,7 +47,15 @@ check "absent again" absent c1 c2 c3
 echo x >"$WORK/slow-under/dir/c4"
 check "made behind: after a sync" "$BUILD_DIR/client/stagectl" sync "$MNT"
 check "it is there" seen c4
-check "two more misses" absent d1 d2
+check "more misses, and the folder is read" absent d1 d2 d3 d4
+for i in $(seq 40); do echo x >"$WORK/slow-under/dir/behind$i"; done
+shown() { # what a listing has shown is there
+    local name
+    # shellcheck disable=SC2045
+    for name in $(ls "$MNT/dir"); do [ -e "$MNT/dir/$name" ] || { echo "$name" && return 1; }; done
+}
+check "what a listing shows is there" shown
+check "two more misses" absent d5 d6
 echo x >"$WORK/slow-under/dir/$(printf 'uml\303\244ut')"
 check "a name beyond ASCII is always looked up" seen "$(printf 'uml\303\244ut')"
 unmount_fs && pass "the mount ends cleanly"

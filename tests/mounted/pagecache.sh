@@ -164,9 +164,53 @@ assert seen == 3000 and os.listdir(os.path.join(source, "many")) == [], seen
 os.rmdir(os.path.join(root, "many"))
 PYTHON
 check "every operation works without a handle" python3 "$TMPDIR/ops.py" "$MNT" "$SRC"
+# Nobody tells of the release of a file that was created; those with O_PATH are the cache's, which is bounded.
+open_files() {
+    cat "/proc/$DAEMON/fdinfo/"* | awk '$1 == "flags:" && $2 !~ /1[0-7][0-7][0-7][0-7][0-7][0-7][0-7]$/ { n++ } END { print n }'
+}
+check "and none is left open in the daemon" few "$(open_files)" 60
 unmount_fs && pass "that mount ends cleanly, too"
 
+# ---- what a write takes away ----
+
+if have setpriv; then
+    new_dirs
+    printf 'set-id' >"$SRC/file"
+    chown 4321:4321 "$SRC/file"
+    chmod 4777 "$SRC/file"
+    mount_fs serve=pagecache,allow_other,suid || done_testing
+    # shellcheck disable=SC2016
+    check "who does not own a set-id file writes to it" setpriv --reuid 1234 --regid 1234 --clear-groups \
+        sh -c 'echo more >>"$1"' - "$MNT/file"
+    same "and the bit is gone" 777 "$(stat -c %a "$SRC/file")"
+    unmount_fs
+fi
+
 # ---- ends ----
+
+# What was stored through a mapping that is still there is written before a signal ends the mount.
+new_dirs
+mount_fs serve=pagecache || done_testing
+cat >"$TMPDIR/store.py" <<'PYTHON'
+import mmap, os, sys, time
+with open(sys.argv[1], "wb") as f:
+    f.write(bytes(8192))
+fd = os.open(sys.argv[1], os.O_RDWR)
+mapping = mmap.mmap(fd, 8192)
+mapping[0:6] = b"stored"
+print("ready", flush=True)
+time.sleep(600)
+PYTHON
+coproc STORE { exec python3 "$TMPDIR/store.py" "$MNT/mapped"; }
+store_pid=$STORE_PID
+own_process "$store_pid"
+read -r word <&"${STORE[0]}"
+same "a program stores through a mapping" ready "$word"
+kill -TERM "$DAEMON"
+wait_daemon_end && pass "SIGTERM ends the mount"
+same "and what was stored is there" stored "$(head -c 6 "$SRC/mapped")"
+kill "$store_pid" 2>/dev/null || true
+wait_for 10 not_mounted "$MNT"
 
 # A READ that the source does not answer, and a change of the same file: the watcher waits in the kernel.
 new_dirs

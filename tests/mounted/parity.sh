@@ -12,10 +12,11 @@ set -euo pipefail
 if [ "$VARIANT" = staged ] || [ "$VARIANT" = pagecache ]; then export PARITY_ANY_ATIME=1; fi
 # What the kernel serves from its page cache is not what a disk file system does, in three ways (docs/coherence.md):
 # direct I/O needs no alignment; FUSE has no mremap(2) that joins what mlock(2) split; and a store through a mapping
-# takes file capabilities away when it is written back, not never.
+# moves the mtime, and takes file capabilities away, when it is written back: not at once, and not never.
 exceptions=()
 if [ "$VARIANT" = pagecache ]; then
     exceptions=(--except 'open: O_DIRECT sizes and alignment' --except 'mmap: madvise, mlock, mremap'
+        --except 'mmap: stores move mtime'
         --except 'setid: set-id bits and capabilities: a store through a mapping')
 fi
 parity() { "${T_WRAP[@]}" "$BUILD_DIR/tests/parity" ${exceptions[@]+"${exceptions[@]}"} "$@"; }

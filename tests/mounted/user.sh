@@ -157,6 +157,20 @@ check "changed by another name, after a sync" user_sh '"$1" sync "$2" && test "$
 check "new folders can be worked in at once" user_sh '
     cd "$1"; for i in $(seq 300); do mkdir d; cd d; test "$(/bin/pwd)" = "$1/d"; cd ..; mv d e; cd e
     test "$(/bin/pwd)" = "$1/e"; cd ..; rmdir e; done' "$MNT"
+check "a folder that is removed whole and made again can be worked in" user_sh '
+    cd "$1"; for i in $(seq 5); do mkdir -p build/sub; for f in $(seq 200); do : >build/sub/$f; done
+    rm -r build; mkdir build; cd build; test "$(/bin/pwd)" = "$1/build"; sleep 0.02; test "$(/bin/pwd)" = "$1/build"
+    cd ..; rmdir build; done' "$MNT"
+# Open files: those that only name something (O_PATH) are the cache's, which is bounded.
+open_files() {
+    local pid
+    pid=$(user_processes | sed 's|/proc/||; s|/exe||')
+    cat "/proc/$pid/fdinfo/"* | awk '$1 == "flags:" && $2 !~ /1[0-7][0-7][0-7][0-7][0-7][0-7][0-7]$/ { n++ } END { print n }'
+}
+check "many changes of mode hold few descriptors" user_sh '
+    mkdir "$1/modes"; for i in $(seq 300); do : >"$1/modes/$i"; chmod 755 "$1/modes/$i"; chmod 500 "$1/modes/$i"; done
+    rm -r "$1/modes"' "$MNT"
+check "few indeed" test "$(open_files)" -lt 150
 check "unmounted" as_user_suid fusermount3 -u "$MNT"
 check "that daemon is gone" wait_for 60 none_left
 limit=/proc/sys/fs/inotify/max_user_watches
