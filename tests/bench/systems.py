@@ -154,8 +154,9 @@ def choose(top, build, programs, options, peers, uring):
     our build and, or None, an earlier one to compare it with."""
     systems, missing = [System("native", None)], {}
     ours, baseline = programs
-    for name, program, option in (("stagefs", ours, "uring=on"), (BASELINE, baseline, "uring=on"),
-                                  ("stagefs-nouring", ours, "uring=off"),
+    for name, program, option in (("stagefs", ours, "uring=on,serve=passthrough"),
+                                  (BASELINE, baseline, "uring=on,serve=passthrough"),
+                                  ("stagefs-nouring", ours, "uring=off,serve=passthrough"),
                                   ("stagefs-pagecache", ours, "uring=on,serve=pagecache")):
         if program is None:
             continue
