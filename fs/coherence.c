@@ -200,11 +200,20 @@ static void wait_for_listing(struct stg_inode *inode, void *unused) {
         stg_notify_await(inode);
 }
 
+static void wait_for_listings(void) {
+    long pause_ns = STG_NOTIFY_TAKEN_NS;
+
+    if (stg_notify_waits())
+        (void)stg_inode_each(wait_for_listing, NULL); /* without memory: some stay for a while */
+    else
+        pause_longer(&pause_ns);
+}
+
 /* ---- doubt ---- */
 
 void stg_coherence_doubt_all(void) {
     stg_listing_doubt_all();
-    (void)stg_inode_each(wait_for_listing, NULL); /* without memory: at worst some stay a while */
+    wait_for_listings();
     if (stg_fs.has_epoch)
         (void)stg_notify_names();
 }

@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/utsname.h>
 
 #define THREADS 4
 #define WAIT_NS INT64_C(1000000000)
@@ -85,6 +86,20 @@ void stg_notify_name(struct stg_inode *folder, const char *name) {
     if (!fuse_lowlevel_notify_inval_entry(stg_fs.session, stg_inode_id(folder), name, strlen(name)))
         atomic_fetch_add_explicit(&told_names, 1, memory_order_relaxed);
     leave();
+}
+
+bool stg_notify_waits(void) {
+    static atomic_int known; /* 1: they do; -1: they do not */
+    struct utsname system;
+    unsigned major = 0;
+    unsigned minor = 0;
+
+    if (!atomic_load(&known)) {
+        if (!uname(&system))
+            (void)sscanf(system.release, "%u.%u", &major, &minor); /* 0.0 else */
+        atomic_store(&known, major > 6 || (major == 6 && minor >= 19) ? -1 : 1);
+    }
+    return atomic_load(&known) > 0;
 }
 
 void stg_notify_await(struct stg_inode *folder) {

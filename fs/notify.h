@@ -35,6 +35,15 @@ bool stg_notify_inode(struct stg_inode *inode, bool pages);
 /* Drops a name in the folder, there or not. Waits for lookups and listings in it that go on. */
 void stg_notify_name(struct stg_inode *folder, const char *name);
 
+/*
+ * Do the two below wait? Linux 6.19 looks for the name without the folder's lock first: what is
+ * being looked up is not seen then, and has to be dropped once more when it has been taken.
+ */
+bool stg_notify_waits(void);
+
+/* How long that takes, to all experience: the caller sleeps until his answer comes. */
+#define STG_NOTIFY_TAKEN_NS 20000000L
+
 /* Waits for lookups and listings in the folder that go on, and drops nothing. */
 void stg_notify_await(struct stg_inode *folder);
 

@@ -65,6 +65,7 @@ struct retry {
     struct stg_inode *inode; /* referenced */
     uint64_t round;          /* in which it came */
     bool pages;
+    char name[]; /* to be dropped in the folder; "": the inode itself is told */
 };
 static struct retry *retries;
 static int64_t retry_at_ns;
@@ -144,9 +145,26 @@ static void doubt_again(void) {
 static struct retry *find_retry(const struct stg_inode *inode) {
     struct retry *retry = retries;
 
-    while (retry && retry->inode != inode)
+    while (retry && (retry->inode != inode || *retry->name))
         retry = retry->next;
     return retry;
+}
+
+static void add_retry(struct stg_inode *inode, bool pages, const char *name) {
+    size_t room = strlen(name) + 1;
+    struct retry *retry = calloc(1, sizeof(*retry) + room);
+
+    if (!retry) {
+        doubt_again(); /* this with the rest */
+        return;
+    }
+    retry->inode = inode;
+    retry->pages = pages;
+    retry->round = current_round;
+    memcpy(retry->name, name, room);
+    stg_inode_ref(inode);
+    retry->next = retries;
+    retries = retry;
 }
 
 static void tell_later(struct stg_inode *inode, bool pages) {
@@ -156,18 +174,18 @@ static void tell_later(struct stg_inode *inode, bool pages) {
         retry->pages = retry->pages || pages;
         return;
     }
-    retry = calloc(1, sizeof(*retry));
-    if (!retry) {
-        doubt_again(); /* this with the rest */
-        return;
-    }
-    retry->inode = inode;
-    retry->pages = pages;
-    retry->round = current_round;
-    stg_inode_ref(inode);
-    retry->next = retries;
-    retries = retry;
+    add_retry(inode, pages, "");
     retry_pause_ns = RETRY_FIRST_NS;
+    retry_at_ns = stg_clock_monotonic_ns() + retry_pause_ns;
+}
+
+/* Where the kernel does not wait for who looks the name up: once more when he has been answered. */
+static void tell_name(struct stg_inode *folder, const char *name) {
+    stg_notify_name(folder, name);
+    if (stg_notify_waits())
+        return;
+    add_retry(folder, false, name);
+    retry_pause_ns = STG_NOTIFY_TAKEN_NS;
     retry_at_ns = stg_clock_monotonic_ns() + retry_pause_ns;
 }
 
@@ -176,13 +194,20 @@ static void tell(struct stg_inode *inode, bool pages) {
         tell_later(inode, pages);
 }
 
+static bool is_told_now(const struct retry *retry) {
+    if (!*retry->name)
+        return stg_notify_inode(retry->inode, retry->pages) || !stg_inode_is_known(retry->inode);
+    stg_notify_name(retry->inode, retry->name);
+    return true;
+}
+
 static void tell_again(void) {
     struct retry **link = &retries;
 
     while (*link) {
         struct retry *retry = *link;
 
-        if (!stg_notify_inode(retry->inode, retry->pages) && stg_inode_is_known(retry->inode)) {
+        if (!is_told_now(retry)) {
             link = &retry->next;
             continue;
         }
@@ -254,7 +279,7 @@ static void handle_name(const struct file_handle *handle, const char *name, bool
 
         if (!folder)
             continue;
-        stg_notify_name(folder, name);
+        tell_name(folder, name);
         tell(folder, true);
         stg_inode_unref(folder);
     }
@@ -315,7 +340,7 @@ static void count_folder_event(void) {
 
 static void handle_folder_name(struct stg_inode *folder, const char *name) {
     count_folder_event();
-    stg_notify_name(folder, name);
+    tell_name(folder, name);
     tell(folder, true);
 }
 
