@@ -124,12 +124,16 @@ static bool are_current(uint64_t then, uint64_t now) {
 }
 
 void stg_coherence_saw(struct stg_inode *inode, const struct statx *stx) {
+    uint64_t never = 0;
     uint64_t now;
 
-    /* Events drop the pages of what is watched; of a frozen tree nothing is looked at twice. */
     if (!stg_fs.no_open || stg_coherence_is_watched(inode) || !stg_inode_is_regular(inode))
-        return;
+        return; /* events drop the pages of what is watched */
     now = marked_version(inode, stx);
+    if (stg_fs.options.coherence == STG_COHERENCE_FROZEN) { /* for a sync to compare with */
+        (void)atomic_compare_exchange_strong(&inode->version, &never, now);
+        return;
+    }
     if (are_current(atomic_load(&inode->version), now))
         return;
     /* Only when they are gone is the version another: else a second look would not wait for it. */
