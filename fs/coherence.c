@@ -86,13 +86,17 @@ int64_t stg_coherence_recheck_ns(const struct stg_inode *inode) {
 
 /* ---- versions ---- */
 
+/* Of what the kernel compares by itself. */
+static uint64_t shape_of(const struct statx *stx) {
+    const uint64_t words[] = {stx->stx_size, (uint64_t)stx->stx_mtime.tv_sec,
+                              stx->stx_mtime.tv_nsec};
+
+    return stg_hash_bytes(words, sizeof(words), 0);
+}
+
 static uint64_t version_of(const struct statx *stx) {
-    const uint64_t words[] = {
-        stx->stx_size,
-        (uint64_t)stx->stx_mtime.tv_sec,
-        (uint64_t)stx->stx_ctime.tv_sec,
-        (uint64_t)stx->stx_mtime.tv_nsec << 32 | stx->stx_ctime.tv_nsec,
-    };
+    const uint64_t words[] = {shape_of(stx), (uint64_t)stx->stx_ctime.tv_sec,
+                              stx->stx_ctime.tv_nsec};
 
     return stg_hash_bytes(words, sizeof(words), 0) & ~SETTLED;
 }
@@ -109,11 +113,7 @@ static bool is_young(const struct stg_inode *inode, const struct statx *stx) {
     return age_ns >= 0 && age_ns < (int64_t)(settle_s * 1e9);
 }
 
-/*
- * With the mark that it will have no second content. One without is dropped once more when it is
- * looked at after its tick; not at each look until then, as the kernel does not take attributes
- * that were asked for before it was told to drop some.
- */
+/* With the mark that it will have no second content. */
 static uint64_t marked_version(const struct stg_inode *inode, const struct statx *stx) {
     return version_of(stx) | (is_young(inode, stx) ? 0 : SETTLED);
 }
@@ -123,22 +123,45 @@ static bool are_current(uint64_t then, uint64_t now) {
     return then == now || then == (now | SETTLED);
 }
 
+/*
+ * The kernel does not take attributes that were asked for before it was told to drop something. So
+ * it is told only of what it does not see by itself, with the attributes that are being answered:
+ * another ctime alone. And what changed in a tick of the clock is dropped once more after that
+ * tick, and after the answer.
+ */
 void stg_coherence_saw(struct stg_inode *inode, const struct statx *stx) {
     uint64_t never = 0;
+    uint64_t shape;
+    uint64_t then;
     uint64_t now;
 
     if (!stg_fs.no_open || stg_coherence_is_watched(inode) || !stg_inode_is_regular(inode))
         return; /* events drop the pages of what is watched */
     now = marked_version(inode, stx);
+    shape = shape_of(stx);
     if (stg_fs.options.coherence == STG_COHERENCE_FROZEN) { /* for a sync to compare with */
         (void)atomic_compare_exchange_strong(&inode->version, &never, now);
         return;
     }
-    if (are_current(atomic_load(&inode->version), now))
+    then = atomic_load(&inode->version);
+    if (are_current(then, now))
         return;
-    /* Only when they are gone is the version another: else a second look would not wait for it. */
-    if (!atomic_load(&inode->paged) || stg_notify_pages_wait(inode))
-        atomic_store(&inode->version, now);
+    if (!atomic_load(&inode->paged) || atomic_load(&inode->shape) != shape) {
+        /* There are no pages, or the kernel drops them. */
+    } else if ((then | SETTLED) == now) {
+        stg_notify_pages_later(inode);
+    } else if (!stg_notify_pages_wait(inode)) {
+        return; /* only when they are gone it is another: else a second look would not wait */
+    }
+    atomic_store(&inode->shape, shape);
+    atomic_store(&inode->version, now);
+}
+
+void stg_coherence_changed(struct stg_inode *inode, const struct statx *stx) {
+    if (!stg_fs.no_open || stg_coherence_is_watched(inode))
+        return;
+    atomic_store(&inode->shape, shape_of(stx));
+    atomic_store(&inode->version, 0);
 }
 
 /* ---- requests under way ---- */

@@ -49,6 +49,12 @@ static inline bool stg_coherence_is_watched(const struct stg_inode *inode) {
  */
 void stg_coherence_saw(struct stg_inode *inode, const struct statx *stx);
 
+/*
+ * The attributes were changed through the mount, and are going to be answered: the kernel takes
+ * them without a look at its pages, which may have been of the past before that.
+ */
+void stg_coherence_changed(struct stg_inode *inode, const struct statx *stx);
+
 /* ---- requests that answer what they have seen ---- */
 
 /*

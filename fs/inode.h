@@ -38,6 +38,7 @@ struct stg_inode {
     _Atomic uint64_t size_bytes;         /* when it was last looked at; a guess */
     _Atomic(struct stg_folder_watch *) folder_watch; /* of a folder, see folders.h */
     _Atomic(struct stg_listing *) listing; /* of a folder; the rest under listing.c's lock */
+    _Atomic uint64_t shape;   /* of the attributes that the kernel was told last; the same */
     _Atomic uint64_t version; /* of the content that the kernel may have, see coherence.h */
     uint64_t nlookup;         /* the kernel's lookup count; protected by the shard's lock */
     uint32_t refs;            /* the daemon's references; protected by the shard's lock */

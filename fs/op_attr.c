@@ -40,9 +40,11 @@ static void reply_attributes(fuse_req_t req, struct stg_inode *inode, bool chang
         stg_reply_result(req, error);
         return;
     }
-    if (!changed)
+    if (changed)
+        stg_coherence_changed(inode, &stx);
+    else
         stg_coherence_saw(inode, &stx);
-    else if (stg_coherence_is_watched(inode))
+    if (changed && stg_coherence_is_watched(inode))
         timeout_s = 0; /* the kernel takes these whatever it was told meanwhile */
     stg_reply_fill_stat(inode->volume, &stx, &attr);
     (void)fuse_reply_attr(req, &attr, timeout_s); /* nothing to undo */
