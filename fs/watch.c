@@ -308,30 +308,30 @@ static void handle_record(const struct fanotify_event_info_fid *record, uint64_t
     }
 }
 
-/* The first record of an event, or the one after `record`; NULL: no more. */
+/* The first record of an event, which is at `at`, or the one after `record`; NULL: no more. */
 static const struct fanotify_event_info_fid *
-next_record(const struct fanotify_event_metadata *event,
+next_record(const struct fanotify_event_metadata *head, const char *at,
             const struct fanotify_event_info_fid *record) {
-    const char *at =
-        record ? (const char *)record + record->hdr.len : (const char *)event + event->metadata_len;
+    const char *next = record ? (const char *)record + record->hdr.len : at + head->metadata_len;
 
-    return at < (const char *)event + event->event_len ? (const void *)at : NULL;
+    return next < at + head->event_len ? (const void *)next : NULL;
 }
 
-static void handle_event(const struct fanotify_event_metadata *event) {
+/* `head` is a copy of the begin of the event at `at`. */
+static void handle_event(const struct fanotify_event_metadata *head, const char *at) {
     const struct fanotify_event_info_fid *record;
-    bool own = event->pid == own_pid;
+    bool own = head->pid == own_pid;
     bool has_object = false;
 
     atomic_fetch_add_explicit(&events, 1, memory_order_relaxed);
-    if (event->mask & FAN_Q_OVERFLOW) {
+    if (head->mask & FAN_Q_OVERFLOW) {
         handle_lost();
         return;
     }
-    for (record = next_record(event, NULL); record; record = next_record(event, record))
+    for (record = next_record(head, at, NULL); record; record = next_record(head, at, record))
         has_object = has_object || record->hdr.info_type == FAN_EVENT_INFO_TYPE_FID;
-    for (record = next_record(event, NULL); record; record = next_record(event, record))
-        handle_record(record, event->mask, own, has_object);
+    for (record = next_record(head, at, NULL); record; record = next_record(head, at, record))
+        handle_record(record, head->mask, own, has_object);
 }
 
 static void count_folder_event(void) {
@@ -370,18 +370,23 @@ static const struct stg_folders_handler folders_handler = {
 static unsigned read_events(void) {
     static _Alignas(struct fanotify_event_metadata) char buffer[BUFFER_BYTES];
     ssize_t left = read(queue_fd, buffer, sizeof(buffer));
-    const struct fanotify_event_metadata *event = (const void *)buffer;
+    struct fanotify_event_metadata head; /* events are aligned to four bytes alone */
+    const char *at = buffer;
     unsigned count = 0;
 
-    while (left > 0 && FAN_EVENT_OK(event, left) && !atomic_load(&stopping)) {
-        if (event->vers != FANOTIFY_METADATA_VERSION) {
-            stg_error("the kernel's events have another form, %u", event->vers);
+    while (left >= (ssize_t)sizeof(head) && !atomic_load(&stopping)) {
+        memcpy(&head, at, sizeof(head));
+        if (!FAN_EVENT_OK(&head, left))
+            break;
+        if (head.vers != FANOTIFY_METADATA_VERSION) {
+            stg_error("the kernel's events have another form, %u", head.vers);
             lose_track();
         } else {
-            handle_event(event);
+            handle_event(&head, at);
         }
         count++;
-        event = FAN_EVENT_NEXT(event, left);
+        at += head.event_len;
+        left -= head.event_len;
     }
     return count;
 }

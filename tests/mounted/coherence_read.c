@@ -51,10 +51,12 @@ static void judge_file(struct reader *r, unsigned name, int64_t begin, uint64_t 
  * ESTALE where that happens again; or where it cannot have the locks to move the folder at once
  * (d_splice_alias()). A program tries again.
  */
+#define WALKS 200 /* a millisecond apart */
 #define WALK(result, call)                                                                         \
     do {                                                                                           \
-        for (int walks_ = 0; ((result) = (call)) < 0 && errno == ESTALE && walks_ < 20; walks_++)  \
-            ;                                                                                      \
+        for (int walks_ = 0; ((result) = (call)) < 0 && errno == ESTALE && walks_ < WALKS;         \
+             walks_++)                                                                             \
+            (void)usleep(1000);                                                                    \
     } while (0)
 
 /* What an open says of a name that it does not open as a file. */
