@@ -16,8 +16,7 @@
 #include <string.h>
 
 #define FOREVER_S 31536000.0 /* a year */
-/* A tick of a clock that is not known. */
-#define REMOTE_TICK_S 2.0
+#define YOUNG_NS INT64_C(5000000000)
 #define SETTLED UINT64_C(1)
 #define PAUSE_FIRST_NS 100000L
 #define PAUSE_MAX_NS 20000000L
@@ -102,20 +101,20 @@ static uint64_t version_of(const struct statx *stx) {
 }
 
 /*
- * May the file change once more without another time? What a remote source's clock tells is not
- * known: a second is common, FAT has two.
+ * May the file have another content without another time? It changes twice in a tick of the
+ * source's clock, which is a second or two on some; or it is being written: its times are those of
+ * the begin of a write(2) (file_update_time()), which may take long.
  */
-static bool is_young(const struct stg_inode *inode, const struct statx *stx) {
-    double settle_s = inode->volume->remote ? REMOTE_TICK_S : stg_fs.options.settle_s;
+static bool is_young(const struct statx *stx) {
     int64_t age_ns = stg_clock_realtime_ns() -
                      (stx->stx_ctime.tv_sec * INT64_C(1000000000) + stx->stx_ctime.tv_nsec);
 
-    return age_ns >= 0 && age_ns < (int64_t)(settle_s * 1e9);
+    return age_ns >= 0 && age_ns < YOUNG_NS;
 }
 
 /* With the mark that it will have no second content. */
-static uint64_t marked_version(const struct stg_inode *inode, const struct statx *stx) {
-    return version_of(stx) | (is_young(inode, stx) ? 0 : SETTLED);
+static uint64_t marked_version(const struct statx *stx) {
+    return version_of(stx) | (is_young(stx) ? 0 : SETTLED);
 }
 
 /* Are pages of version `then` those of version `now`? */
@@ -137,7 +136,7 @@ void stg_coherence_saw(struct stg_inode *inode, const struct statx *stx) {
 
     if (!stg_fs.no_open || stg_coherence_is_watched(inode) || !stg_inode_is_regular(inode))
         return; /* events drop the pages of what is watched */
-    now = marked_version(inode, stx);
+    now = marked_version(stx);
     shape = shape_of(stx);
     if (stg_fs.options.coherence == STG_COHERENCE_FROZEN) { /* for a sync to compare with */
         (void)atomic_compare_exchange_strong(&inode->version, &never, now);
@@ -254,7 +253,7 @@ static bool is_another(struct stg_inode *inode) {
     if (stg_inode_fd(inode, &lent) ||
         statx(lent.fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STG_STATX_MASK, &stx))
         return true;
-    now = marked_version(inode, &stx);
+    now = marked_version(&stx);
     return !are_current(atomic_exchange(&inode->version, now), now) || !(now & SETTLED);
 }
 

@@ -75,19 +75,33 @@ static bool wait_for_end(void) {
     }
 }
 
+/* True where a signal came; false where the connection is gone, or all has ended. */
+static bool wait_for_signal(void) {
+    /* A connection that is gone is an error of its descriptor, which poll(2) tells unasked. */
+    struct pollfd fds[] = {{.fd = told_fd, .events = POLLIN},
+                           {.fd = fuse_session_fd(stg_fs.session)}};
+
+    while (poll(fds, 2, -1) < 0)
+        ; /* a signal came */
+    return fds[0].revents & POLLIN;
+}
+
 static void *watch(void *unused) {
+    bool signalled = wait_for_signal();
+
     (void)unused;
-    (void)wait_for(told_fd, -1);
-    if (wait_for(over_fd, 0)) /* it was unmounted */
+    if (wait_for(over_fd, 0)) /* it was unmounted, and nothing was in the way */
         return NULL;
-    write_back_first();
+    if (signalled)
+        write_back_first();
     stg_ending_step(GRACE_MS / 1000);
     fuse_session_exit(stg_fs.session);
     if (wait_for_end())
         return NULL;
     stg_error("the source does not answer: the mount on %s ends without it",
               stg_fs.options.mountpoint);
-    stg_notify_abort();
+    if (signalled)
+        stg_notify_abort();
     _exit(1);
 }
 

@@ -185,9 +185,9 @@ static bool has_handle(const struct stg_inode *inode, const struct file_handle *
 static bool is_object(const struct stg_inode *inode, const struct identity *id) {
     if (inode->volume != id->volume)
         return false;
-    return id->volume->handles
-               ? has_handle(inode, id->handle)
-               : inode->ino == id->ino && inode->type == id->type && inode->birth == id->birth;
+    return id->volume->handles ? has_handle(inode, id->handle)
+                               : inode->ino == id->ino && inode->type == id->type &&
+                                     inode->birth == id->birth && !atomic_load(&inode->nameless);
 }
 
 static uint32_t birth_of(const struct statx *stx) {

@@ -54,13 +54,16 @@ struct stg_inode {
                                  protected by the io lock */
     bool capability_lost;     /* by removexattr; protected by the io lock */
     bool hashed;              /* still found by lookups; protected by the shard's lock */
-    _Atomic bool listed;      /* a folder was listed with attributes, see coherence.c */
-    _Atomic bool paged;       /* the kernel may have pages of it that were read from the daemon */
-    uint32_t birth;           /* constant: a hash of the birth time, on volumes without handles */
-    uint8_t handle_bytes;     /* constant */
-    int8_t type;              /* constant: the file type of st_mode >> 12 */
-    int32_t handle_type;      /* constant */
-    unsigned char handle[];   /* constant */
+    _Atomic bool
+        nameless; /* its last name was removed through the mount: who has a name is not it */
+    _Atomic uint32_t looked; /* on volumes without handles: a hash of what it was when found last */
+    _Atomic bool listed;     /* a folder was listed with attributes, see coherence.c */
+    _Atomic bool paged;      /* the kernel may have pages of it that were read from the daemon */
+    uint32_t birth;          /* constant: a hash of the birth time, on volumes without handles */
+    uint8_t handle_bytes;    /* constant */
+    int8_t type;             /* constant: the file type of st_mode >> 12 */
+    int32_t handle_type;     /* constant */
+    unsigned char handle[];  /* constant */
 };
 
 /* What statx must be asked for wherever an inode is looked up. */

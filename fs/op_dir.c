@@ -25,6 +25,8 @@
 #define DIR_BUFFER_MIN_BYTES 2048
 
 struct dir_handle {
+    struct dir_handle *next_open; /* of the list of those that are open; protected by its lock */
+    struct dir_handle **link;
     struct stg_lock lock;
     int fd;         /* constant */
     off_t position; /* of the entry at `next`; protected by lock, as all below */
@@ -34,11 +36,34 @@ struct dir_handle {
     _Alignas(struct dirent64) char buffer[DIR_BUFFER_BYTES];
 };
 
+/* For the end of the mount: the kernel releases nothing then. */
+static struct stg_lock open_lock = STG_LOCK(STG_RANK_NOTIFY);
+static struct dir_handle *open_handles; /* protected by open_lock */
+
 static struct dir_handle *handle_of(const struct fuse_file_info *fi) {
     return (struct dir_handle *)(uintptr_t)fi->fh;
 }
 
+static void list_handle(struct dir_handle *handle) {
+    stg_lock_take(&open_lock);
+    handle->next_open = open_handles;
+    handle->link = &open_handles;
+    if (handle->next_open)
+        handle->next_open->link = &handle->next_open;
+    open_handles = handle;
+    stg_lock_drop(&open_lock);
+}
+
+static void unlist_handle(struct dir_handle *handle) {
+    stg_lock_take(&open_lock);
+    *handle->link = handle->next_open;
+    if (handle->next_open)
+        handle->next_open->link = handle->link;
+    stg_lock_drop(&open_lock);
+}
+
 static void free_handle(struct dir_handle *handle) {
+    unlist_handle(handle);
     stg_fd_close(handle->fd);
     stg_lock_fini(&handle->lock);
     free(handle);
@@ -58,6 +83,7 @@ static int new_handle(struct stg_inode *inode, size_t room, struct dir_handle **
     handle->next = handle->filled = 0;
     handle->room = room;
     stg_lock_init(&handle->lock, STG_RANK_DIRECTORY);
+    list_handle(handle);
     *ret_handle = handle;
     return 0;
 }
@@ -238,4 +264,9 @@ void stg_op_fsyncdir(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fus
     int fd = fi->fh ? handle_of(fi)->fd : own_fd;
 
     stg_reply_result(req, fd < 0 ? fd : (datasync ? fdatasync(fd) : fsync(fd)) ? -errno : 0);
+}
+
+void stg_op_dir_fini(void) {
+    while (open_handles) /* no request is under way any more: no lock is needed to look */
+        free_handle(open_handles);
 }

@@ -5,15 +5,31 @@
 #include "fs/coherence.h"
 #include "fs/fdcache.h"
 #include "fs/folders.h"
+#include "fs/linger.h"
 #include "fs/listing.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
+#include "util/bytes.h"
 #include "util/cleanup.h"
 
 #include <limits.h>
 
 static int look(int fd, struct statx *ret_stx) {
     return statx(fd, "", AT_EMPTY_PATH, STG_STATX_MASK, ret_stx) ? -errno : 0;
+}
+
+/*
+ * Without handles a number that the source gave to another file makes no other inode. Where it is
+ * not what it was when it was found last, what is kept open of it may be of the file before.
+ */
+static void doubt_descriptors(struct stg_inode *inode, const struct statx *stx) {
+    uint32_t now = (uint32_t)stg_hash_u64((uint64_t)stx->stx_ctime.tv_sec ^
+                                          (uint64_t)stx->stx_ctime.tv_nsec << 32 ^ stx->stx_size);
+
+    if (atomic_exchange(&inode->looked, now) == now)
+        return;
+    stg_fdcache_drop(inode);
+    stg_linger_drop(inode);
 }
 
 int stg_lookup_fd(int fd, struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
@@ -32,9 +48,25 @@ int stg_lookup_fd(int fd, struct stg_inode *parent, const char *name, struct stg
             return error;
         }
     }
+    if (!(*ret_inode)->volume->handles)
+        doubt_descriptors(*ret_inode, ret_stx);
     stg_staging_saw(*ret_inode, ret_stx);
     stg_coherence_saw(*ret_inode, ret_stx);
     return 0;
+}
+
+/*
+ * Nobody tells of an open, which would hold the file: so it is held for a while from when its name
+ * was looked up, in the cache of descriptors, and can be read when the name is gone by then.
+ */
+static void keep_for_reading(struct stg_inode *inode, int fd) {
+    uint16_t slot;
+
+    fd = stg_fdcache_add(inode, fd, &slot);
+    if (slot)
+        stg_fdcache_put(slot);
+    else
+        stg_fd_close(fd);
 }
 
 int stg_lookup(struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
@@ -49,7 +81,10 @@ int stg_lookup(struct stg_inode *parent, const char *name, struct stg_inode **re
     fd = openat(lent.fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    return stg_lookup_fd(fd, parent, name, ret_inode, ret_stx);
+    error = stg_lookup_fd(fd, parent, name, ret_inode, ret_stx);
+    if (!error && stg_fs.no_open && stg_inode_is_regular(*ret_inode))
+        keep_for_reading(*ret_inode, stg_fd_steal(&fd));
+    return error;
 }
 
 static void reply_absent(fuse_req_t req, double keep_s) {

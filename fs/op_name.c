@@ -49,8 +49,10 @@ static void known_lost_name(struct known *known) {
     if (!known->inode)
         return;
     stg_linger_drop(known->inode);
-    if (known->last_name)
+    if (known->last_name) {
         stg_staging_withdraw(known->inode); /* nobody opens it any more: its copy may go */
+        atomic_store(&known->inode->nameless, true);
+    }
     if (known->last_name || !known->inode->volume->handles)
         stg_inode_pin_take(known->inode, stg_fd_steal(&known->fd));
 }

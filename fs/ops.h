@@ -84,6 +84,9 @@ void stg_op_readdirplus(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t of
 void stg_op_releasedir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi);
 void stg_op_fsyncdir(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *fi);
 
+/* Frees the handles that were not released; after the last request. */
+void stg_op_dir_fini(void);
+
 /* op_xattr.c */
 void stg_op_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t size);
 void stg_op_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size);

@@ -282,6 +282,7 @@ int stg_session_run(void) {
         error = mount_and_loop();
         fuse_session_destroy(stg_fs.session);
     }
+    stg_op_dir_fini();
     stg_inode_fini();
     stg_fdcache_fini();
     stg_volume_fini();

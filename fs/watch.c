@@ -220,14 +220,23 @@ static void tell_again(void) {
 }
 
 static void object_changed(struct stg_inode *inode, bool content) {
-    stg_staging_recheck(inode); /* first: a READ after the drop must not be given an old copy */
+    /*
+     * First: a READ after the drop must not be given an old copy. One that was made while the file
+     * was written has the right times all the same: those of the begin of the write.
+     */
+    if (content)
+        stg_staging_changed(inode);
+    else
+        stg_staging_recheck(inode);
     tell(inode, content);
 }
 
 static void doubt(struct stg_inode *inode, void *unused) {
     (void)unused;
-    if (!atomic_load(&stopping))
-        object_changed(inode, true);
+    if (atomic_load(&stopping))
+        return;
+    stg_staging_recheck(inode);
+    tell(inode, true);
 }
 
 static void doubt_all(void) {
