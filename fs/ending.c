@@ -11,16 +11,18 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <time.h>
 #include <sys/eventfd.h>
 
-#define WRITE_BACK_MS 10000
+#define WRITE_BACK_S 10
 #define GRACE_MS 10000
 
-static int told_fd = -1;    /* a signal came */
-static int written_fd = -1; /* what the kernel has was written */
-static int over_fd = -1;    /* all has ended */
+static int told_fd = -1; /* a signal came */
+static int over_fd = -1; /* all has ended */
+static sem_t written;    /* what the kernel has was written */
 static pthread_t thread;
 static bool running;
 static _Atomic int64_t until_ns; /* monotonic: the end of the step that the end is in */
@@ -50,18 +52,22 @@ static void *write_back(void *unused) {
 
     (void)unused;
     if (fd >= 0)
-        (void)syncfs(fd); /* errors are told to who syncs the file */
-    (void)eventfd_write(written_fd, 1);
+        (void)syncfs(fd);     /* errors are told to who syncs the file */
+    (void)sem_post(&written); /* cannot overflow */
     return NULL;
 }
 
 static void write_back_first(void) {
+    struct timespec until;
     pthread_t writer;
 
     if (pthread_create(&writer, NULL, write_back, NULL))
         return;
-    (void)pthread_detach(writer); /* cannot fail for a thread of ours */
-    (void)wait_for(written_fd, WRITE_BACK_MS);
+    (void)pthread_detach(writer); /* these cannot fail for what is ours */
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += WRITE_BACK_S;
+    while (sem_timedwait(&written, &until) && errno == EINTR)
+        ; /* a signal came */
 }
 
 static bool wait_for_end(void) {
@@ -115,10 +121,10 @@ int stg_ending_start(void) {
     int error;
 
     told_fd = eventfd(0, EFD_CLOEXEC);
-    written_fd = eventfd(0, EFD_CLOEXEC);
     over_fd = eventfd(0, EFD_CLOEXEC);
-    if (told_fd < 0 || written_fd < 0 || over_fd < 0)
+    if (told_fd < 0 || over_fd < 0)
         return -errno;
+    (void)sem_init(&written, 0, 0); /* cannot fail with these */
     error = -pthread_create(&thread, NULL, watch, NULL);
     running = !error;
     (void)sigemptyset(&action.sa_mask); /* these cannot fail with valid arguments */
