@@ -117,16 +117,23 @@ static uint64_t marked_version(const struct statx *stx) {
     return version_of(stx) | (is_young(stx) ? 0 : SETTLED);
 }
 
-/* Are pages of version `then` those of version `now`? */
-static bool are_current(uint64_t then, uint64_t now) {
-    return then == now || then == (now | SETTLED);
+/* True where there are none of which the kernel was not told before this. Waits for it. */
+static bool drop_pages(struct stg_inode *inode) {
+    bool dropped;
+
+    if (!atomic_exchange(&inode->paged, false)) /* first: a READ that comes now sets it again */
+        return true;
+    dropped = stg_notify_pages_wait(inode);
+    if (!dropped)
+        atomic_store(&inode->paged, true);
+    return dropped;
 }
 
 /*
  * The kernel does not take attributes that were asked for before it was told to drop something. So
  * it is told only of what it does not see by itself, with the attributes that are being answered:
- * another ctime alone. And what changed in a tick of the clock is dropped once more after that
- * tick, and after the answer.
+ * another ctime alone, or that what was read of a young file may be of the past; and of that once
+ * for what was read, so that the attributes are taken in the end.
  */
 void stg_coherence_saw(struct stg_inode *inode, const struct statx *stx) {
     uint64_t never = 0;
@@ -143,15 +150,11 @@ void stg_coherence_saw(struct stg_inode *inode, const struct statx *stx) {
         return;
     }
     then = atomic_load(&inode->version);
-    if (are_current(then, now))
+    if (then == (now | SETTLED))
         return;
-    if (!atomic_load(&inode->paged) || atomic_load(&inode->shape) != shape) {
-        /* There are no pages, or the kernel drops them. */
-    } else if ((then | SETTLED) == now) {
-        stg_notify_pages_later(inode);
-    } else if (!stg_notify_pages_wait(inode)) {
-        return; /* only when they are gone it is another: else a second look would not wait */
-    }
+    /* Only when they are gone it is another: else a second look would not wait for that. */
+    if (atomic_load(&inode->shape) == shape && !drop_pages(inode))
+        return;
     atomic_store(&inode->shape, shape);
     atomic_store(&inode->version, now);
 }
@@ -254,7 +257,7 @@ static bool is_another(struct stg_inode *inode) {
         statx(lent.fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STG_STATX_MASK, &stx))
         return true;
     now = marked_version(&stx);
-    return !are_current(atomic_exchange(&inode->version, now), now) || !(now & SETTLED);
+    return atomic_exchange(&inode->version, now) != now || !(now & SETTLED);
 }
 
 /* What the kernel had not taken the answer for yet. */
@@ -287,8 +290,10 @@ static void revalidate(struct stg_inode *inode, void *context) {
     if (stg_coherence_is_watched(inode) || atomic_load(&stopping))
         return;
     stg_staging_recheck(inode); /* first: a READ after the drop must not be given an old copy */
-    if (!drop && atomic_load(&inode->paged))
-        drop = is_another(inode);
+    if (!drop && atomic_load(&inode->paged) && is_another(inode)) {
+        atomic_store(&inode->paged, false);
+        drop = true;
+    }
     if (!stg_notify_inode(inode, drop) && stg_inode_is_known(inode))
         add_late(context, inode);
 }
