@@ -16,7 +16,10 @@
 #include <string.h>
 
 #define FOREVER_S 31536000.0 /* a year */
-#define YOUNG_NS INT64_C(5000000000)
+/* A tick of a clock that is not known. */
+#define REMOTE_TICK_S 2.0
+/* How long one write(2) may take, for a sync to be sure of what was read meanwhile. */
+#define WRITE_MAX_S 10.0
 #define SETTLED UINT64_C(1)
 #define PAUSE_FIRST_NS 100000L
 #define PAUSE_MAX_NS 20000000L
@@ -100,40 +103,36 @@ static uint64_t version_of(const struct statx *stx) {
     return stg_hash_bytes(words, sizeof(words), 0) & ~SETTLED;
 }
 
-/*
- * May the file have another content without another time? It changes twice in a tick of the
- * source's clock, which is a second or two on some; or it is being written: its times are those of
- * the begin of a write(2) (file_update_time()), which may take long.
- */
-static bool is_young(const struct statx *stx) {
+static bool is_younger(const struct statx *stx, double seconds) {
     int64_t age_ns = stg_clock_realtime_ns() -
                      (stx->stx_ctime.tv_sec * INT64_C(1000000000) + stx->stx_ctime.tv_nsec);
 
-    return age_ns >= 0 && age_ns < YOUNG_NS;
+    return age_ns >= 0 && age_ns < (int64_t)(seconds * 1e9);
+}
+
+/*
+ * May the file change once more without another time? What a remote source's clock tells is not
+ * known: a second is common, FAT has two.
+ */
+static bool is_young(const struct stg_inode *inode, const struct statx *stx) {
+    return is_younger(stx, inode->volume->remote ? REMOTE_TICK_S : stg_fs.options.settle_s);
 }
 
 /* With the mark that it will have no second content. */
-static uint64_t marked_version(const struct statx *stx) {
-    return version_of(stx) | (is_young(stx) ? 0 : SETTLED);
+static uint64_t marked_version(const struct stg_inode *inode, const struct statx *stx) {
+    return version_of(stx) | (is_young(inode, stx) ? 0 : SETTLED);
 }
 
-/* True where there are none of which the kernel was not told before this. Waits for it. */
-static bool drop_pages(struct stg_inode *inode) {
-    bool dropped;
-
-    if (!atomic_exchange(&inode->paged, false)) /* first: a READ that comes now sets it again */
-        return true;
-    dropped = stg_notify_pages_wait(inode);
-    if (!dropped)
-        atomic_store(&inode->paged, true);
-    return dropped;
+/* Are pages of version `then` those of version `now`? */
+static bool are_current(uint64_t then, uint64_t now) {
+    return then == now || then == (now | SETTLED);
 }
 
 /*
  * The kernel does not take attributes that were asked for before it was told to drop something. So
  * it is told only of what it does not see by itself, with the attributes that are being answered:
- * another ctime alone, or that what was read of a young file may be of the past; and of that once
- * for what was read, so that the attributes are taken in the end.
+ * another ctime alone. And what changed in a tick of the clock is dropped once more after that
+ * tick, and after the answer.
  */
 void stg_coherence_saw(struct stg_inode *inode, const struct statx *stx) {
     uint64_t never = 0;
@@ -143,18 +142,22 @@ void stg_coherence_saw(struct stg_inode *inode, const struct statx *stx) {
 
     if (!stg_fs.no_open || stg_coherence_is_watched(inode) || !stg_inode_is_regular(inode))
         return; /* events drop the pages of what is watched */
-    now = marked_version(stx);
+    now = marked_version(inode, stx);
     shape = shape_of(stx);
     if (stg_fs.options.coherence == STG_COHERENCE_FROZEN) { /* for a sync to compare with */
         (void)atomic_compare_exchange_strong(&inode->version, &never, now);
         return;
     }
     then = atomic_load(&inode->version);
-    if (then == (now | SETTLED))
+    if (are_current(then, now))
         return;
-    /* Only when they are gone it is another: else a second look would not wait for that. */
-    if (atomic_load(&inode->shape) == shape && !drop_pages(inode))
-        return;
+    if (!atomic_load(&inode->paged) || atomic_load(&inode->shape) != shape) {
+        /* There are no pages, or the kernel drops them. */
+    } else if ((then | SETTLED) == now) {
+        stg_notify_pages_later(inode);
+    } else if (!stg_notify_pages_wait(inode)) {
+        return; /* only when they are gone it is another: else a second look would not wait */
+    }
     atomic_store(&inode->shape, shape);
     atomic_store(&inode->version, now);
 }
@@ -247,7 +250,11 @@ void stg_coherence_doubt_all(void) {
         (void)stg_notify_names();
 }
 
-/* Is the file another than that of which the kernel may have pages? Looks at the source. */
+/*
+ * Is the file another than that of which the kernel may have pages? Looks at the source. While a
+ * write(2) goes on it has the times of its begin (file_update_time()): what was read then is not
+ * told from what is read after it.
+ */
 static bool is_another(struct stg_inode *inode) {
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
     struct statx stx;
@@ -256,8 +263,9 @@ static bool is_another(struct stg_inode *inode) {
     if (stg_inode_fd(inode, &lent) ||
         statx(lent.fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STG_STATX_MASK, &stx))
         return true;
-    now = marked_version(&stx);
-    return atomic_exchange(&inode->version, now) != now || !(now & SETTLED);
+    now = marked_version(inode, &stx);
+    return !are_current(atomic_exchange(&inode->version, now), now) ||
+           is_younger(&stx, WRITE_MAX_S);
 }
 
 /* What the kernel had not taken the answer for yet. */
@@ -290,10 +298,8 @@ static void revalidate(struct stg_inode *inode, void *context) {
     if (stg_coherence_is_watched(inode) || atomic_load(&stopping))
         return;
     stg_staging_recheck(inode); /* first: a READ after the drop must not be given an old copy */
-    if (!drop && atomic_load(&inode->paged) && is_another(inode)) {
-        atomic_store(&inode->paged, false);
-        drop = true;
-    }
+    if (!drop && atomic_load(&inode->paged))
+        drop = is_another(inode);
     if (!stg_notify_inode(inode, drop) && stg_inode_is_known(inode))
         add_late(context, inode);
 }

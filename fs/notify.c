@@ -22,15 +22,20 @@
 
 #define THREADS 4
 #define WAIT_NS INT64_C(1000000000)
+#define TAKEN_NS 3000000L
 /* Nobody has a file of this name; if somebody had, it would be looked up once more. */
 #define NO_NAME ".stagefs\001await"
+
+/* At once, as somebody waits for it; or when an answer has been taken: of a listing, or any other.
+ */
+enum when { WHEN_WAITED, WHEN_LISTED, WHEN_TAKEN };
 
 /* A drop that is due. */
 struct drop {
     struct drop *next;
     struct stg_inode *inode; /* referenced */
     unsigned users;          /* the queue, or the thread that has it; and who waits */
-    bool listing;            /* it is dropped when it has been taken */
+    enum when when;
     bool begun;
     bool done;
 };
@@ -158,6 +163,8 @@ static struct drop *take_first_locked(void) {
 }
 
 static void *work(void *unused) {
+    const struct timespec taken = {.tv_nsec = TAKEN_NS};
+
     (void)unused;
     stg_lock_take(&lock);
     while (!stopping) {
@@ -169,8 +176,10 @@ static void *work(void *unused) {
         }
         drop = take_first_locked();
         stg_lock_drop(&lock);
-        if (drop->listing)
+        if (drop->when == WHEN_LISTED)
             stg_notify_await(drop->inode);
+        else if (drop->when == WHEN_TAKEN)
+            (void)nanosleep(&taken, NULL);         /* no signal is handled here */
         (void)stg_notify_inode(drop->inode, true); /* what is not known has no pages */
         stg_lock_take(&lock);
         drop->done = true;
@@ -183,25 +192,25 @@ static void *work(void *unused) {
     return NULL;
 }
 
-static struct drop *find_locked(const struct stg_inode *inode, bool listing) {
+static struct drop *find_locked(const struct stg_inode *inode, enum when when) {
     struct drop *drop = first;
 
-    while (drop && (drop->inode != inode || drop->listing != listing))
+    while (drop && (drop->inode != inode || drop->when != when))
         drop = drop->next;
     return drop;
 }
 
 /* The inode's entry in the queue, made where there is none, with one user more. NULL: no memory. */
-static struct drop *queue_drop(struct stg_inode *inode, bool listing) {
+static struct drop *queue_drop(struct stg_inode *inode, enum when when) {
     struct drop *fresh = calloc(1, sizeof(*fresh));
     struct drop *drop;
 
     if (!fresh)
         return NULL;
-    *fresh = (struct drop){.inode = inode, .listing = listing, .users = 1};
+    *fresh = (struct drop){.inode = inode, .when = when, .users = 1};
     stg_inode_ref(inode);
     stg_lock_take(&lock);
-    drop = find_locked(inode, listing);
+    drop = find_locked(inode, when);
     if (!drop) {
         drop = fresh;
         *last = drop;
@@ -217,7 +226,7 @@ static struct drop *queue_drop(struct stg_inode *inode, bool listing) {
 
 bool stg_notify_pages_wait(struct stg_inode *inode) {
     struct timespec deadline = until(WAIT_NS);
-    struct drop *drop = queue_drop(inode, false);
+    struct drop *drop = queue_drop(inode, WHEN_WAITED);
     bool done;
 
     if (!drop)
@@ -231,12 +240,16 @@ bool stg_notify_pages_wait(struct stg_inode *inode) {
     return done;
 }
 
-void stg_notify_listing_later(struct stg_inode *folder) {
-    struct drop *drop = queue_drop(folder, true);
+static void drop_later(struct stg_inode *inode, enum when when) {
+    struct drop *drop = queue_drop(inode, when);
 
     if (drop)
         leave_drop(drop);
 }
+
+void stg_notify_listing_later(struct stg_inode *folder) { drop_later(folder, WHEN_LISTED); }
+
+void stg_notify_pages_later(struct stg_inode *inode) { drop_later(inode, WHEN_TAKEN); }
 
 static int init_condition(pthread_cond_t *condition) {
     pthread_condattr_t attributes;

@@ -53,6 +53,9 @@ bool stg_notify_names(void);
 /* Drops the kernel's listing of the folder, when it has taken the answer that is being given. */
 void stg_notify_listing_later(struct stg_inode *folder);
 
+/* Drops attributes and pages, by a thread, when the answer that is being given has been taken. */
+void stg_notify_pages_later(struct stg_inode *inode);
+
 /* Drops attributes and pages, by a thread, and waits for it, a second at most. True: it is done. */
 bool stg_notify_pages_wait(struct stg_inode *inode);
 
