@@ -168,7 +168,8 @@ sys.path.insert(0, sys.argv[1])
 import control
 control.send(sys.argv[2], control.Stage(mode=2, flags=1))' "$TMPDIR" "$MNT"
 check "a job is under way" slow_wait_held
-(wait_for 5 false || true; slow_control "") >/dev/null 2>&1 &
+# Less than the grace that the end of a mount has.
+(timeout 4 tail -f /dev/null || true; slow_control "") >/dev/null 2>&1 &
 own_process $!
 unmount_fs && pass "the mount ends in the middle of it"
 unmount_slow

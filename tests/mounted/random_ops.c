@@ -341,17 +341,26 @@ static bool is_unaligned_direct(int fd, off_t offset, size_t bytes) {
     return flags >= 0 && (flags & O_DIRECT) && ((offset | (off_t)bytes) & 4095);
 }
 
+/* The same of a write, which O_APPEND sends to the end of the file. */
+static bool is_unaligned_direct_write(int fd, off_t offset, size_t bytes) {
+    int flags = fcntl(fd, F_GETFL);
+    struct stat st;
+    if (flags >= 0 && (flags & O_APPEND) && fstat(fd, &st) == 0)
+        offset = st.st_size;
+    return is_unaligned_direct(fd, offset, bytes);
+}
+
 static void run_write(struct rt_runner *r, int side, const struct args *a, struct outcome *o) {
     int fd = r->slots[a->slot][side];
     put_result(o, 0);
-    if (!is_unaligned_direct(fd, lseek(fd, 0, SEEK_CUR), a->bytes))
+    if (!is_unaligned_direct_write(fd, lseek(fd, 0, SEEK_CUR), a->bytes))
         put_result(o, write(fd, r->data, a->bytes));
 }
 
 static void run_pwrite(struct rt_runner *r, int side, const struct args *a, struct outcome *o) {
     int fd = r->slots[a->slot][side];
     put_result(o, 0);
-    if (!is_unaligned_direct(fd, a->offset, a->bytes))
+    if (!is_unaligned_direct_write(fd, a->offset, a->bytes))
         put_result(o, pwrite(fd, r->data, a->bytes, a->offset));
 }
 
