@@ -4,6 +4,7 @@
 
 #include "fs/fs.h"
 #include "fs/notify.h"
+#include "fs/ops.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/log.h"
@@ -19,6 +20,7 @@
 
 #define WRITE_BACK_S 10
 #define GRACE_MS 10000
+#define IDLE_NS 50000000L
 
 static int told_fd = -1; /* a signal came */
 static int over_fd = -1; /* all has ended */
@@ -46,13 +48,27 @@ static bool wait_for(int fd, int timeout_ms) {
     return result > 0;
 }
 
+/* The kernel does not wait for what it writes back (Linux 6.18): until no write has come for a
+ * while. */
+static void wait_for_writes(void) {
+    const struct timespec pause = {.tv_nsec = IDLE_NS};
+    uint64_t before;
+    bool idle;
+
+    do {
+        before = stg_op_writes(&idle);
+        (void)nanosleep(&pause, NULL); /* at worst it looks sooner */
+    } while (before != stg_op_writes(&idle) || !idle);
+}
+
 /* By a thread of its own, as nobody knows how long that takes. */
 static void *write_back(void *unused) {
     stg_auto_fd int fd = open(stg_fs.options.mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     (void)unused;
     if (fd >= 0)
-        (void)syncfs(fd);     /* errors are told to who syncs the file */
+        (void)syncfs(fd); /* errors are told to who syncs the file */
+    wait_for_writes();
     (void)sem_post(&written); /* cannot overflow */
     return NULL;
 }

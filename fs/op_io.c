@@ -97,8 +97,8 @@ static int close_at_once(struct call_fd *call, const struct stg_inode *inode) {
     return close(stg_fd_steal(&call->fd)) ? -errno : 0;
 }
 
-void stg_op_write(fuse_req_t req, fuse_ino_t nodeid, const char *buffer, size_t size, off_t offset,
-                  struct fuse_file_info *fi) {
+static void write_and_reply(fuse_req_t req, fuse_ino_t nodeid, const char *buffer, size_t size,
+                            off_t offset, struct fuse_file_info *fi) {
     /*
      * Pages of a mapping are written back through any handle, and O_APPEND may have been taken off
      * by fcntl(2): on a descriptor with it, pwrite(2) would go to the end of the file.
@@ -123,6 +123,24 @@ void stg_op_write(fuse_req_t req, fuse_ino_t nodeid, const char *buffer, size_t 
         stg_reply_result(req, (int)put);
     else
         (void)fuse_reply_write(req, (size_t)put); /* the data is written; nothing to undo */
+}
+
+static _Atomic uint64_t writes_begun;
+static _Atomic uint64_t writes_ended;
+
+uint64_t stg_op_writes(bool *ret_idle) {
+    uint64_t ended = atomic_load(&writes_ended);
+    uint64_t begun = atomic_load(&writes_begun);
+
+    *ret_idle = begun == ended;
+    return begun;
+}
+
+void stg_op_write(fuse_req_t req, fuse_ino_t nodeid, const char *buffer, size_t size, off_t offset,
+                  struct fuse_file_info *fi) {
+    atomic_fetch_add(&writes_begun, 1);
+    write_and_reply(req, nodeid, buffer, size, offset, fi);
+    atomic_fetch_add(&writes_ended, 1);
 }
 
 void stg_op_flush(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {

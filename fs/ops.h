@@ -65,6 +65,10 @@ void stg_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
                  struct fuse_file_info *fi);
 void stg_op_write(fuse_req_t req, fuse_ino_t nodeid, const char *buffer, size_t size, off_t offset,
                   struct fuse_file_info *fi);
+
+/* How many writes have come, and whether none of them is under way. */
+uint64_t stg_op_writes(bool *ret_idle);
+
 void stg_op_flush(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi);
 void stg_op_fsync(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *fi);
 void stg_op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
