@@ -21,6 +21,8 @@ static int get_attributes(struct stg_inode *inode, int flags, struct statx *ret_
 
     if (error)
         return error;
+    if (inode->staged) /* what was stored through a mapping of a copy has moved its times */
+        (void)stg_live_sync(inode); /* errors are told to who syncs the file */
     if (statx(lent.fd, "", AT_EMPTY_PATH | flags, STG_STATX_MASK, ret_stx))
         return -errno;
     stg_staging_saw(inode, ret_stx);

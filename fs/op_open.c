@@ -21,6 +21,7 @@
 #include "fs/iomode.h"
 #include "fs/listing.h"
 #include "fs/live.h"
+#include "fs/notify.h"
 #include "fs/place.h"
 #include "fs/ranges.h"
 #include "fs/reply.h"
@@ -115,6 +116,13 @@ static int begin(fuse_req_t req, struct stg_inode *inode, int fd, struct fuse_fi
         stg_live_release(inode, fi->flags);
         return error;
     }
+    /*
+     * From now on stores through a mapping may move the times, of which nobody tells: what the
+     * kernel has of the attributes goes, and what it is given next is not for keeping. That takes
+     * no lock of a page, and may be told from here.
+     */
+    if (may_map_writable(fi->flags))
+        (void)stg_notify_inode(inode, false); /* or the kernel has none */
     fi->backing_id = answer.backing_id;
     fi->direct_io = answer.direct;
     /* Of what is passed through only remote sources have something to say at close(2). */
