@@ -10,7 +10,6 @@
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
-#include "util/log.h"
 
 #include <stdatomic.h>
 #include <string.h>

@@ -210,7 +210,7 @@ static void expect_nothing(void) {
 
 /* ---- events ---- */
 
-/* The next folder of the descriptor after `after` in the table, referenced; NULL: no more. */
+/* The folder of the descriptor after `skip` others of it, referenced; NULL: no more. */
 static struct stg_inode *next_folder(int descriptor, unsigned skip) {
     struct stg_inode *folder = NULL;
 

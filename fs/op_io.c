@@ -6,7 +6,6 @@
  */
 #include "fs/ops.h"
 
-#include "fs/coherence.h"
 #include "fs/held.h"
 #include "fs/live.h"
 #include "fs/ranges.h"
