@@ -232,7 +232,10 @@ mount_fs() { # [OPTIONS]
     local options=${1-} extra
     extra=$(variant_options)
     case ,$options, in
-    *,uring=*) extra= ;;
+    *,uring=*) extra=${extra%uring=off} && extra=${extra%,} ;;
+    esac
+    case ,$options, in
+    *,serve=*) extra=${extra#serve=pagecache} && extra=${extra#,} ;;
     esac
     options=$options${extra:+${options:+,}$extra}
     local command=("$STAGEFS" "$SRC" "$MNT" -f)
