@@ -45,6 +45,12 @@ struct stg_source_ops {
      */
     void (*withdraw)(void *context, void *key, uint64_t number);
 
+    /*
+     * What was read of the file, from its beginning, as soon as it is there and before it is known
+     * to be of one version; borrowed. May be NULL.
+     */
+    void (*content)(void *context, void *key, const char *content, uint64_t bytes);
+
     /* A fetch of `bytes` took that long. May be NULL. */
     void (*fetched)(void *context, void *key, uint64_t bytes, uint64_t took_ns);
 

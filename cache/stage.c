@@ -188,8 +188,13 @@ static struct stg_waiter *take_hasty(const struct fetching *fetching) {
 }
 
 static void content_came(void *context, const struct stg_filled *filled) {
-    struct stg_waiter *waiters = take_hasty(context);
+    const struct fetching *fetching = context;
+    const struct stg_source *source = fetching->cache->source;
+    struct stg_waiter *waiters = take_hasty(fetching);
 
+    if (source->ops->content && !fetching->object->range.offset)
+        source->ops->content(source->context, fetching->object->key, filled->content,
+                             filled->bytes);
     while (waiters) {
         struct stg_waiter *next = waiters->next; /* the waiter's memory is his again afterwards */
 

@@ -111,7 +111,75 @@ static double hit_rate(const struct stagefs_stats_request *stats) {
     return hits + stats->misses ? (double)hits / (double)(hits + stats->misses) : -1;
 }
 
-static void write_json(const char *mount, const struct stagefs_stats_request *stats) {
+/* ---- predictors ---- */
+
+#define PREDICTORS_MAX 16
+
+struct predictors {
+    struct stagefs_predict_request all[PREDICTORS_MAX];
+    unsigned count;
+};
+
+/* None of a mount that does not stage. */
+static void ask_predictors(int fd, struct predictors *predictors) {
+    predictors->count = 0;
+    while (predictors->count < PREDICTORS_MAX) {
+        struct stagefs_predict_request *one = &predictors->all[predictors->count];
+
+        *one = (struct stagefs_predict_request){.version = STAGEFS_PROTOCOL_VERSION,
+                                                .index = predictors->count};
+        if (stg_ctl_ask(fd, STAGEFS_IOC_PREDICT, one))
+            break;
+        one->name[sizeof(one->name) - 1] = '\0';
+        predictors->count++;
+    }
+}
+
+static void write_fraction(struct stg_json *json, const char *name, uint64_t part, uint64_t whole) {
+    if (whole)
+        stg_json_fraction(json, name, (double)part / (double)whole);
+    else
+        stg_json_text(json, name, NULL);
+}
+
+static void write_predictor_json(struct stg_json *json, const struct stagefs_predict_request *one) {
+    stg_json_begin(json, one->name, '{');
+    stg_json_bool(json, "enabled", one->flags & STAGEFS_PREDICTOR_ENABLED);
+    stg_json_bool(json, "throttled", one->flags & STAGEFS_PREDICTOR_THROTTLED);
+    stg_json_number(json, "files", one->files);
+    stg_json_number(json, "bytes", one->bytes);
+    stg_json_number(json, "used_files", one->used_files);
+    stg_json_number(json, "unused_bytes",
+                    one->bytes > one->used_bytes ? one->bytes - one->used_bytes : 0);
+    stg_json_number(json, "opened_files", one->opened_files);
+    stg_json_number(json, "skipped", one->skipped);
+    write_fraction(json, "precision", one->used_files, one->files);
+    write_fraction(json, "recall", one->used_files, one->opened_files);
+    stg_json_end(json, '}');
+}
+
+static void write_predictor(const struct stagefs_predict_request *one) {
+    char count[STG_CTL_NUMBER_BYTES];
+    char label[STAGEFS_PREDICTOR_BYTES + 16];
+
+    if (!(one->flags & STAGEFS_PREDICTOR_ENABLED))
+        return;
+    (void)snprintf(label, sizeof(label), "by %s%s", one->name,
+                   one->flags & STAGEFS_PREDICTOR_THROTTLED ? ", throttled" : "");
+    (void)snprintf(count, sizeof(count), "%" PRIu64, one->files);
+    printf("  %-26s %14s\n", label, count);
+    (void)snprintf(count, sizeof(count), "%" PRIu64, one->used_files);
+    printf("  %-26s %14s", "  read afterwards", count);
+    if (one->files)
+        printf("  %5.1f %%", 100.0 * (double)one->used_files / (double)one->files);
+    (void)stg_ctl_bytes(one->bytes > one->used_bytes ? one->bytes - one->used_bytes : 0, count);
+    printf("\n  %-26s %14s\n", "  not read, so far", count);
+    (void)snprintf(count, sizeof(count), "%" PRIu64, one->skipped);
+    printf("  %-26s %14s\n", "  not followed", count);
+}
+
+static void write_json(const char *mount, const struct stagefs_stats_request *stats,
+                       const struct predictors *predictors) {
     struct stg_json json = {.stream = stdout};
 
     stg_json_begin(&json, NULL, '{');
@@ -126,6 +194,10 @@ static void write_json(const char *mount, const struct stagefs_stats_request *st
     for (size_t i = 0; i < ROWS; i++)
         if (rows[i].name)
             stg_json_number(&json, rows[i].name, value_at(stats, rows[i].offset));
+    stg_json_begin(&json, "predictors", '{');
+    for (unsigned i = 0; i < predictors->count; i++)
+        write_predictor_json(&json, &predictors->all[i]);
+    stg_json_end(&json, '}');
     stg_json_end(&json, '}');
     putchar('\n');
 }
@@ -151,7 +223,8 @@ static void write_row(const struct row *row, const struct stagefs_stats_request 
     putchar('\n');
 }
 
-static void write_text(const char *mount, const struct stagefs_stats_request *stats) {
+static void write_text(const char *mount, const struct stagefs_stats_request *stats,
+                       const struct predictors *predictors) {
     printf("Mount ");
     stg_ctl_print(mount);
     printf("\n  served %s", WORD(serves_text, stats->serve));
@@ -166,9 +239,14 @@ static void write_text(const char *mount, const struct stagefs_stats_request *st
         printf("  %-26s %12.1f %%\n", "hit rate", 100 * hit_rate(stats));
     for (size_t i = 0; i < ROWS; i++)
         write_row(&rows[i], stats);
+    if (predictors->count)
+        printf("Staged ahead\n");
+    for (unsigned i = 0; i < predictors->count; i++)
+        write_predictor(&predictors->all[i]);
 }
 
 int stg_ctl_stats(const struct stg_ctl *ctl) {
+    struct predictors predictors;
     struct stagefs_stats_request stats = {.version = STAGEFS_PROTOCOL_VERSION};
     stg_auto_free char *name = NULL;
     stg_auto_fd int fd = -1;
@@ -183,9 +261,10 @@ int stg_ctl_stats(const struct stg_ctl *ctl) {
     if (error)
         return stg_ctl_failed(name, -error);
     stats.serve_why[sizeof(stats.serve_why) - 1] = '\0';
+    ask_predictors(fd, &predictors);
     if (ctl->json)
-        write_json(name, &stats);
+        write_json(name, &stats, &predictors);
     else
-        write_text(name, &stats);
+        write_text(name, &stats, &predictors);
     return STG_CTL_OK;
 }

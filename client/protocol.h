@@ -183,6 +183,31 @@ struct stagefs_stats_request {
     char serve_why[STAGEFS_WHY_BYTES]; /* the reason for the way to serve, for people */
 };
 
+/*
+ * What one predictor has done since the mount began. `index` counts from 0; ENOENT past the last.
+ * EOPNOTSUPP of a mount that does not stage.
+ */
+#define STAGEFS_PREDICTOR_BYTES 32
+
+enum stagefs_protocol_predictor {
+    STAGEFS_PREDICTOR_ENABLED = 1,   /* by predict= */
+    STAGEFS_PREDICTOR_THROTTLED = 2, /* it holds back now: too little of what it staged was read */
+};
+
+struct stagefs_predict_request {
+    uint32_t version;
+    uint32_t index;                     /* in */
+    char name[STAGEFS_PREDICTOR_BYTES]; /* out, as all below: as predict= has it */
+    uint64_t flags;                     /* enum stagefs_protocol_predictor */
+    uint64_t files;                     /* that it had staged */
+    uint64_t bytes;
+    uint64_t used_files; /* of them those that were opened afterwards */
+    uint64_t used_bytes;
+    uint64_t opened_files; /* by anybody for the first time, predicted or not */
+    uint64_t skipped;      /* guesses that were not followed: throttled, or no room */
+    uint64_t spare[4];     /* 0 */
+};
+
 /* Settings of the mount. UINT64_MAX or STAGEFS_MODE_DEFAULT: leave it. All are answered. */
 struct stagefs_config_request {
     uint32_t version;
@@ -233,5 +258,6 @@ struct stagefs_sync_request {
 #define STAGEFS_IOC_CONFIG _IOWR(STAGEFS_IOC_TYPE, 7, struct stagefs_config_request)
 #define STAGEFS_IOC_ADVISE _IOWR(STAGEFS_IOC_TYPE, 8, struct stagefs_advise_request)
 #define STAGEFS_IOC_SYNC _IOWR(STAGEFS_IOC_TYPE, 9, struct stagefs_sync_request)
+#define STAGEFS_IOC_PREDICT _IOWR(STAGEFS_IOC_TYPE, 10, struct stagefs_predict_request)
 
 #endif

@@ -10,6 +10,7 @@
 #include "fs/job.h"
 #include "fs/notify.h"
 #include "fs/reply.h"
+#include "fs/predict.h"
 #include "fs/staging.h"
 #include "fs/sync.h"
 #include "fs/watch.h"
@@ -191,6 +192,30 @@ static void fill_staging_stats(struct stagefs_stats_request *request) {
     };
 }
 
+static int ask_predictor(struct stagefs_predict_request *request) {
+    struct stg_predict_view view;
+
+    if (!stg_staging_cache())
+        return -EOPNOTSUPP;
+    if (request->index >= STG_PREDICTORS)
+        return -ENOENT;
+    view = stg_predict_view((enum stg_predictor)request->index);
+    *request = (struct stagefs_predict_request){
+        .version = STAGEFS_PROTOCOL_VERSION,
+        .index = request->index,
+        .flags = (view.enabled ? STAGEFS_PREDICTOR_ENABLED : 0U) |
+                 (view.throttled ? STAGEFS_PREDICTOR_THROTTLED : 0U),
+        .files = view.files,
+        .bytes = view.bytes,
+        .used_files = view.used_files,
+        .used_bytes = view.used_bytes,
+        .opened_files = view.opened_files,
+        .skipped = view.skipped,
+    };
+    (void)snprintf(request->name, sizeof(request->name), "%s", view.name); /* fits */
+    return 0;
+}
+
 static int ask_for_sync(struct stagefs_sync_request *request) {
     if (request->flags || request->reserved)
         return -EINVAL;
@@ -275,6 +300,7 @@ union request {
     struct stagefs_config_request config;
     struct stagefs_advise_request advise;
     struct stagefs_sync_request sync;
+    struct stagefs_predict_request predict;
 };
 
 static int serve(struct stg_inode *inode, const struct stg_caller *caller, unsigned int command,
@@ -304,6 +330,8 @@ static int serve(struct stg_inode *inode, const struct stg_caller *caller, unsig
         return advise(inode, caller, &request->advise);
     case STAGEFS_IOC_SYNC:
         return ask_for_sync(&request->sync);
+    case STAGEFS_IOC_PREDICT:
+        return ask_predictor(&request->predict);
     default:
         return -EINVAL;
     }

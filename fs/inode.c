@@ -19,6 +19,7 @@
 #include "fs/linger.h"
 #include "fs/listing.h"
 #include "fs/place.h"
+#include "fs/predict.h"
 #include "fs/staging.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
@@ -161,6 +162,7 @@ static void free_inode(struct stg_inode *inode) {
     stg_held_drop(inode);
     stg_folders_drop(inode);
     stg_listing_free(inode);
+    stg_predict_free(inode);
     stg_fd_close(inode->pinned_fd);
     stg_place_free(inode);
     free(inode);

@@ -38,6 +38,8 @@ struct stg_inode {
     _Atomic uint64_t size_bytes;         /* when it was last looked at; a guess */
     _Atomic(struct stg_folder_watch *) folder_watch; /* of a folder, see folders.h */
     _Atomic(struct stg_listing *) listing; /* of a folder; the rest under listing.c's lock */
+    _Atomic(struct stg_inode *) folder;    /* set once: where it was found first, referenced;
+                                              on remote volumes, see predict.h */
     _Atomic uint64_t shape;   /* of the attributes that the kernel was told last; the same */
     _Atomic uint64_t version; /* of the content that the kernel may have, see coherence.h */
     uint64_t nlookup;         /* the kernel's lookup count; protected by the shard's lock */
@@ -59,11 +61,13 @@ struct stg_inode {
     _Atomic uint32_t looked; /* on volumes without handles: a hash of what it was when found last */
     _Atomic bool listed;     /* a folder was listed with attributes, see coherence.c */
     _Atomic bool paged;      /* the kernel may have pages of it that were read from the daemon */
-    uint32_t birth;          /* constant: a hash of the birth time, on volumes without handles */
-    uint8_t handle_bytes;    /* constant */
-    int8_t type;             /* constant: the file type of st_mode >> 12 */
-    int32_t handle_type;     /* constant */
-    unsigned char handle[];  /* constant */
+    _Atomic uint8_t hints;   /* STG_HINT_*, see predict_impl.h */
+    _Atomic uint32_t name_hash; /* of its name in `folder` */
+    uint32_t birth;             /* constant: a hash of the birth time, on volumes without handles */
+    uint8_t handle_bytes;       /* constant */
+    int8_t type;                /* constant: the file type of st_mode >> 12 */
+    int32_t handle_type;        /* constant */
+    unsigned char handle[];     /* constant */
 };
 
 /* What statx must be asked for wherever an inode is looked up. */

@@ -173,14 +173,16 @@ static struct stg_listing *listing_locked(struct stg_inode *folder) {
 }
 
 /* Is the folder to be read by this thread, now? */
-static bool begin(struct stg_inode *folder, struct stg_listing *ret_then) {
+static bool begin(struct stg_inode *folder, bool asked, struct stg_listing *ret_then) {
     struct stg_listing *listing;
     int64_t now_ns = stg_clock_monotonic_ns();
     bool begins;
 
     stg_lock_take(&lock);
     listing = listing_locked(folder);
-    begins = listing && ++listing->lookups >= LOOKUPS_BEFORE && !listing->reading &&
+    if (listing)
+        listing->lookups += asked;
+    begins = listing && (!asked || listing->lookups >= LOOKUPS_BEFORE) && !listing->reading &&
              now_ns >= listing->not_before_ns &&
              (!listing->hashes || left_s_locked(listing, keep_s(folder)) <= 0);
     if (begins) {
@@ -193,13 +195,13 @@ static bool begin(struct stg_inode *folder, struct stg_listing *ret_then) {
     return begins;
 }
 
-void stg_listing_asked(struct stg_inode *folder) {
+static void read_if_due(struct stg_inode *folder, bool asked) {
     struct names names = {0};
     struct stg_listing then;
     struct stg_listing *listing = folder->listing;
     bool complete;
 
-    if (!is_for(folder) || !begin(folder, &then))
+    if (!is_for(folder) || !begin(folder, asked, &then))
         return;
     complete = read_names(folder, &names);
     stg_lock_take(&lock);
@@ -220,6 +222,10 @@ void stg_listing_asked(struct stg_inode *folder) {
     stg_lock_drop(&lock);
     free(names.hashes);
 }
+
+void stg_listing_asked(struct stg_inode *folder) { read_if_due(folder, true); }
+
+void stg_listing_read(struct stg_inode *folder) { read_if_due(folder, false); }
 
 /* ---- forgetting ---- */
 

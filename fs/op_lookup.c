@@ -7,6 +7,7 @@
 #include "fs/folders.h"
 #include "fs/linger.h"
 #include "fs/listing.h"
+#include "fs/predict.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
 #include "util/bytes.h"
@@ -50,6 +51,8 @@ int stg_lookup_fd(int fd, struct stg_inode *parent, const char *name, struct stg
     }
     if (!(*ret_inode)->volume->handles)
         doubt_descriptors(*ret_inode, ret_stx);
+    if (name)
+        stg_predict_met(*ret_inode, parent, name);
     stg_staging_saw(*ret_inode, ret_stx);
     stg_coherence_saw(*ret_inode, ret_stx);
     return 0;
@@ -103,12 +106,15 @@ void stg_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
     int error;
 
     if (stg_listing_lacks(folder, name, &absent_s)) {
+        stg_predict_probed(folder, name);
         reply_absent(req, absent_s);
         return;
     }
     if (slow)
         stg_inode_ref(folder); /* the kernel may forget it once it is answered */
     error = stg_lookup(folder, name, &inode, &stx);
+    if (slow)
+        stg_predict_probed(folder, name); /* which is gone with the answer */
     if (!error)
         stg_reply_entry(req, folder, inode, &stx);
     else if (error == -ENOENT && absent_s > 0)

@@ -18,6 +18,7 @@
 enum kind {
     KIND_FLAG,    /* sets a bool to `value` */
     KIND_WORD,    /* one of `words` into an enum */
+    KIND_WORDS,   /* some of `words`, with colons between, into the bits of an unsigned; or none */
     KIND_SECONDS, /* a double */
     KIND_COUNT,   /* an unsigned from `value` to `max` */
     KIND_BYTES,   /* a uint64_t, with K, M, G or T */
@@ -43,6 +44,8 @@ static const char *const serve_words[] = {"auto", "passthrough", "pagecache", NU
 static const char *const coherence_words[] = {"auto", "watch", "ttl", "strict", "frozen", NULL};
 static const char *const mode_words[] = {"none", "mmap", "prefetch", "adaptive", NULL};
 static const char *const compress_words[] = {"lz4", "none", NULL};
+/* In the order of enum stg_predictor. */
+static const char *const predict_words[] = {"includes", "siblings", NULL};
 static const char *const uring_words[] = {"auto", "on", "off", NULL};
 
 #define FIELD(name) offsetof(struct stg_options, name)
@@ -87,6 +90,10 @@ static const struct option_row rows[] = {
      "what becomes of copies that are not used when room is needed: compressed, or dropped"},
     {"compress_level", KIND_COUNT, FIELD(compress_level), 1, NULL, "N", "3", NULL,
      "how hard to compress, from 1, the fastest, to 12"},
+    {"predict", KIND_WORDS, FIELD(predict), 0, predict_words, "includes:siblings|none",
+     "includes:siblings", NULL,
+     "what is guessed and staged ahead on a remote source: what C and C++ files include, and the "
+     "next files of a folder that is gone through"},
     {"workers", KIND_COUNT, FIELD(workers), 1, NULL, "N", "64", NULL,
      "how many threads may fetch files at once"},
     {"threads", KIND_COUNT, FIELD(threads), 1, NULL, "N", "10, or 64 for a remote source", NULL,
@@ -157,6 +164,22 @@ static int bad_value(const struct option_row *row, const char *value) {
     return -EINVAL;
 }
 
+static int set_words(unsigned *bits, const struct option_row *row, char *value) {
+    char *cursor = value;
+    char *word;
+    unsigned chosen = 0;
+
+    while (strcmp(value, "none") && (word = strsep(&cursor, ":"))) {
+        int bit = stg_parse_word(word, row->words);
+
+        if (bit < 0)
+            return bad_value(row, word);
+        chosen |= 1U << bit;
+    }
+    *bits = chosen;
+    return 0;
+}
+
 static int set_value(struct stg_options *options, const struct option_row *row, char *value) {
     void *field = (char *)options + row->offset;
     uint64_t count;
@@ -169,6 +192,8 @@ static int set_value(struct stg_options *options, const struct option_row *row, 
             return bad_value(row, value);
         *(int *)field = word;
         return 0;
+    case KIND_WORDS:
+        return set_words(field, row, value);
     case KIND_SECONDS:
         return stg_parse_seconds(value, TIMEOUT_MAX_S, field) ? bad_value(row, value) : 0;
     case KIND_COUNT:
@@ -321,6 +346,7 @@ int stg_options_parse(int argc, char **argv, struct stg_options *ret_options) {
         .cold_bytes = STG_BYTES_DEFAULT,
         .readahead_bytes = STG_BYTES_DEFAULT,
         .compress_level = STG_CODEC_LEVEL_DEFAULT,
+        .predict = ~0U,
         .workers = 64,
     };
     for (int i = 1; i < argc; i++) {

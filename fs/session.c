@@ -13,6 +13,7 @@
 #include "fs/linger.h"
 #include "fs/live.h"
 #include "fs/ops.h"
+#include "fs/predict.h"
 #include "fs/readahead.h"
 #include "fs/serve.h"
 #include "fs/staging.h"
@@ -250,6 +251,7 @@ static int mount_and_loop(void) {
     stg_coherence_stop(); /* first: nobody answers what it may be waiting for any more */
     stg_sync_stop();
     stg_job_stop();
+    stg_predict_stop();
     stg_ending_step(60); /* what was stored through mappings of copies is carried to the source */
     stg_live_stop();
     stg_ending_step(10);

@@ -15,6 +15,7 @@
 #include "fs/iomode.h"
 #include "fs/keep.h"
 #include "fs/live.h"
+#include "fs/predict.h"
 #include "fs/ranges.h"
 #include "fs/readahead.h"
 #include "util/clock.h"
@@ -140,12 +141,18 @@ static void source_fetched(void *context, void *key, uint64_t bytes, uint64_t to
                               memory_order_relaxed);
 }
 
+static void source_content(void *context, void *key, const char *content, uint64_t bytes) {
+    (void)context;
+    stg_predict_content(key, content, bytes);
+}
+
 static const struct stg_source source = {
     .ops = &(const struct stg_source_ops){.open = source_open,
                                           .identify = source_identify,
                                           .read = source_read,
                                           .close = source_close,
                                           .fetched = source_fetched,
+                                          .content = source_content,
                                           .release = source_release,
                                           .withdraw = source_withdraw,
                                           .press = source_press,
@@ -278,10 +285,10 @@ void stg_staging_saw(struct stg_inode *inode, const struct statx *stx) {
     struct stg_lock *lock;
     struct stg_object *object;
 
-    if (!cache || !stg_inode_is_regular(inode))
+    if (!stg_inode_is_regular(inode))
         return;
     atomic_store_explicit(&inode->size_bytes, stx->stx_size, memory_order_relaxed);
-    if (!inode->staged)
+    if (!cache || !inode->staged)
         return;
     now = identity_of(stx);
     lock = stg_inode_io_lock(inode);
@@ -463,6 +470,19 @@ static struct stg_object *begin_copy(struct stg_inode *inode, int mode, bool is_
     return object;
 }
 
+/* Is there a copy, or a part of one, or is it being made? */
+static bool is_there(struct stg_inode *inode) {
+    struct stg_object *object = object_of(inode);
+    struct stg_staging_view view = {.state = STG_ABSENT};
+
+    if (object) {
+        view.state = stg_object_state(cache, object);
+        stg_object_unref(cache, object);
+    }
+    stg_ranges_view(inode, &view);
+    return view.state != STG_ABSENT;
+}
+
 static int want(struct stg_object *object, enum stg_priority priority, struct stg_waiter *waiter) {
     int result = stg_object_want(cache, object, priority, waiter);
 
@@ -506,6 +526,7 @@ int stg_staging_want(struct stg_inode *inode, struct stg_waiter *waiter,
         error = look_if_due(inode);
     if (!error)
         object = object_of(inode);
+    stg_predict_wanted(inode, !object || stg_object_state(cache, object) == STG_ABSENT);
     if (!error && !object)
         object = begin_copy(inode, STG_STAGED_NO_MODE, false, &too_early, &action);
     if (action == STG_ACTION_RANGES && !is_seen(inode))
@@ -546,6 +567,29 @@ int stg_staging_stage(struct stg_inode *inode, int mode, struct stg_waiter *wait
         return -EOPNOTSUPP;
     *ret_object = object;
     return want(object, STG_PRIORITY_EXPLICIT, waiter);
+}
+
+bool stg_staging_predict(struct stg_inode *inode) {
+    uint64_t size_bytes = atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
+    enum stg_action action = STG_ACTION_NONE;
+    struct stg_object *object;
+    bool too_early;
+    bool begun;
+
+    if (!cache || !stg_io_may_be_staged(inode) || size_bytes > atomic_load(&threshold_bytes))
+        return false;
+    if (is_there(inode))
+        return false;
+    object = begin_copy(inode, STG_STAGED_NO_MODE, false, &too_early, &action);
+    if (action == STG_ACTION_RANGES && (is_seen(inode) || !look(inode))) {
+        stg_ranges_prefetch(inode);
+        return true;
+    }
+    if (!object)
+        return false;
+    begun = !stg_object_want(cache, object, STG_PRIORITY_PREDICTED, NULL);
+    stg_object_unref(cache, object);
+    return begun;
 }
 
 void stg_staging_unstage(struct stg_inode *inode) {

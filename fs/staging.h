@@ -106,6 +106,12 @@ void stg_staging_withdraw(struct stg_inode *inode);
 int stg_staging_stage(struct stg_inode *inode, int mode, struct stg_waiter *waiter,
                       struct stg_object **ret_object);
 
+/*
+ * Has a small file staged without anybody waiting for it, where the mount's rules have it staged
+ * when it is opened. True where that begins now. May look at the source.
+ */
+bool stg_staging_predict(struct stg_inode *inode);
+
 /* Drops the copy, and what was asked for. Who has it open keeps it until he closes. */
 void stg_staging_unstage(struct stg_inode *inode);
 

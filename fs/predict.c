@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Owns the accounts of the predictors, the queue of guesses, and the threads that follow them. */
+#include "fs/predict_impl.h"
+
+#include "cache/depscan.h"
+#include "fs/listing.h"
+#include "fs/ops.h"
+#include "fs/staging.h"
+#include "util/bytes.h"
+#include "util/clock.h"
+#include "util/log.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define THREADS_MAX 16
+#define GUESSES_MAX 16384
+
+/* So many files of a predictor may be unread, and four more for each that was read. */
+#define UNREAD_MAX 512
+#define UNREAD_PER_USED 4
+/* After that time what is behind counts half. */
+#define RECORD_NS INT64_C(60000000000)
+
+struct guess {
+    struct guess *next;
+    struct stg_inode *folder; /* referenced */
+    enum stg_guess_kind kind;
+    char name[];
+};
+
+struct account {
+    uint64_t files, bytes, used_files, used_bytes, skipped; /* protected by lock, as all below */
+    uint64_t recent_files, recent_used;
+    int64_t halved_ns; /* monotonic */
+};
+
+static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
+static pthread_cond_t filled = PTHREAD_COND_INITIALIZER;
+static struct account accounts[STG_PREDICTORS]; /* protected by lock, as all below */
+static uint64_t opened_files;
+static struct guess *first;
+static struct guess **last = &first;
+static unsigned guesses;
+static pthread_t threads[THREADS_MAX];
+static unsigned thread_count;
+static unsigned idle;
+static bool stopping;
+
+static const char *const names[STG_PREDICTORS] = {"includes", "siblings"};
+
+bool stg_predict_is_on(enum stg_predictor which) {
+    return stg_staging_cache() && (stg_fs.options.predict & 1U << which);
+}
+
+static bool is_any_on(void) { return stg_staging_cache() && stg_fs.options.predict; }
+
+/* ---- accounts ---- */
+
+static bool is_throttled_locked(struct account *account) {
+    int64_t now_ns = stg_clock_monotonic_ns();
+
+    if (now_ns - account->halved_ns > RECORD_NS) {
+        account->halved_ns = now_ns;
+        account->recent_files /= 2;
+        account->recent_used /= 2;
+    }
+    return account->recent_files > account->recent_used * (UNREAD_PER_USED + 1) + UNREAD_MAX;
+}
+
+bool stg_predict_holds_back(enum stg_predictor which) {
+    struct stg_cache_usage usage = stg_cache_usage(stg_staging_cache());
+    bool full = usage.hot_bytes > usage.hot_limit_bytes / 8 * 7;
+    bool held_back;
+
+    stg_lock_take(&lock);
+    held_back = full || is_throttled_locked(&accounts[which]);
+    accounts[which].skipped += held_back;
+    stg_lock_drop(&lock);
+    return held_back;
+}
+
+static void count_guess(enum stg_predictor which, uint64_t bytes) {
+    stg_lock_take(&lock);
+    accounts[which].files++;
+    accounts[which].bytes += bytes;
+    accounts[which].recent_files++;
+    stg_lock_drop(&lock);
+}
+
+void stg_predict_wanted(struct stg_inode *inode, bool missed) {
+    uint8_t before;
+    unsigned by;
+
+    if (!inode->folder || !is_any_on())
+        return;
+    before = atomic_load_explicit(&inode->hints, memory_order_relaxed);
+    if ((before & STG_HINT_WANTED) && !(before & STG_HINT_GUESSED) && !missed)
+        return; /* a hot one, as most are */
+    (void)atomic_fetch_or(&inode->hints, STG_HINT_WANTED);
+    before = atomic_fetch_and(&inode->hints, (uint8_t)~STG_HINT_GUESSED);
+    by = before >> STG_HINT_BY_SHIFT;
+    stg_lock_take(&lock);
+    opened_files++;
+    for (unsigned i = 0; (before & STG_HINT_GUESSED) && i < STG_PREDICTORS; i++) {
+        if (!(by & 1U << i))
+            continue;
+        accounts[i].used_files++;
+        accounts[i].recent_used++;
+        accounts[i].used_bytes += atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
+    }
+    stg_lock_drop(&lock);
+    if (stg_predict_is_on(STG_PREDICT_SIBLINGS))
+        stg_sibling_opened(inode);
+}
+
+struct stg_predict_view stg_predict_view(enum stg_predictor which) {
+    struct account *account = &accounts[which];
+    struct stg_predict_view view = {.name = names[which], .enabled = stg_predict_is_on(which)};
+
+    stg_lock_take(&lock);
+    view.throttled = is_throttled_locked(account);
+    view.files = account->files;
+    view.bytes = account->bytes;
+    view.used_files = account->used_files;
+    view.used_bytes = account->used_bytes;
+    view.skipped = account->skipped;
+    view.opened_files = opened_files;
+    stg_lock_drop(&lock);
+    return view;
+}
+
+/* ---- what is known of files ---- */
+
+void stg_predict_met(struct stg_inode *inode, struct stg_inode *folder, const char *name) {
+    struct stg_inode *none = NULL;
+
+    if (!inode->volume->remote || !is_any_on() || inode->folder)
+        return;
+    if (stg_inode_is_regular(inode)) {
+        inode->name_hash = (uint32_t)stg_hash_bytes(name, strlen(name), 0);
+        if (stg_depscan_is_code(name))
+            (void)atomic_fetch_or(&inode->hints, STG_HINT_CODE);
+    }
+    stg_inode_ref(folder);
+    if (!atomic_compare_exchange_strong(&inode->folder, &none, folder))
+        stg_inode_unref(folder);
+}
+
+void stg_predict_free(struct stg_inode *inode) {
+    if (inode->folder)
+        stg_inode_unref(inode->folder);
+    inode->folder = NULL;
+}
+
+void stg_predict_probed(struct stg_inode *folder, const char *name) {
+    if (stg_predict_is_on(STG_PREDICT_INCLUDES))
+        stg_include_probed(folder, name);
+}
+
+void stg_predict_content(struct stg_inode *inode, const char *content, uint64_t bytes) {
+    if ((atomic_load_explicit(&inode->hints, memory_order_relaxed) & STG_HINT_CODE) &&
+        inode->folder && stg_predict_is_on(STG_PREDICT_INCLUDES))
+        stg_include_scan(inode, content, bytes);
+}
+
+/* ---- following a guess ---- */
+
+struct stg_inode *stg_predict_find(struct stg_inode *folder, const char *name) {
+    struct stg_inode *inode;
+    struct statx stx;
+    double left_s;
+
+    if (folder->type != (S_IFDIR >> 12))
+        return NULL;
+    stg_listing_read(folder);
+    if (stg_listing_lacks(folder, name, &left_s) || stg_lookup(folder, name, &inode, &stx))
+        return NULL;
+    stg_inode_ref(inode);
+    stg_inode_forget(inode, 1);
+    if (!S_ISLNK(stx.stx_mode))
+        return inode;
+    stg_inode_unref(inode);
+    return NULL;
+}
+
+void stg_predict_stage(struct stg_inode *inode, enum stg_predictor which) {
+    uint8_t by = (uint8_t)(1U << which << STG_HINT_BY_SHIFT);
+    uint8_t all = (uint8_t)(~0U << STG_HINT_BY_SHIFT);
+
+    if (!inode->volume->remote || stg_predict_holds_back(which) || !stg_staging_predict(inode))
+        return;
+    (void)atomic_fetch_and(&inode->hints, (uint8_t)~all);
+    (void)atomic_fetch_or(&inode->hints, by | STG_HINT_GUESSED);
+    count_guess(which, atomic_load_explicit(&inode->size_bytes, memory_order_relaxed));
+}
+
+static void stage_sibling(struct stg_inode *folder, const char *name) {
+    struct stg_inode *inode = stg_predict_find(folder, name);
+
+    if (!inode)
+        return;
+    if (stg_inode_is_regular(inode))
+        stg_predict_stage(inode, STG_PREDICT_SIBLINGS);
+    stg_inode_unref(inode);
+}
+
+static void follow(const struct guess *guess) {
+    switch (guess->kind) {
+    case STG_GUESS_INCLUDE_QUOTED:
+    case STG_GUESS_INCLUDE_ANGLED:
+        stg_include_resolve(guess->folder, guess->name, guess->kind == STG_GUESS_INCLUDE_ANGLED);
+        break;
+    case STG_GUESS_SIBLING:
+        stage_sibling(guess->folder, guess->name);
+        break;
+    case STG_GUESS_FOLDER:
+        stg_sibling_read_folder(guess->folder);
+        break;
+    }
+}
+
+/* ---- the queue ---- */
+
+static struct guess *pop(void) {
+    struct guess *guess;
+
+    stg_lock_take(&lock);
+    idle++;
+    while (!first && !stopping)
+        (void)stg_lock_wait(&lock, &filled, NULL); /* looked at again */
+    idle--;
+    guess = stopping ? NULL : first;
+    if (guess) {
+        guesses--;
+        first = guess->next;
+        if (!first)
+            last = &first;
+    }
+    stg_lock_drop(&lock);
+    return guess;
+}
+
+static void drop_guess(struct guess *guess) {
+    stg_inode_unref(guess->folder);
+    free(guess);
+}
+
+static void *follow_forever(void *unused) {
+    struct guess *guess;
+
+    (void)unused;
+    while ((guess = pop())) {
+        follow(guess);
+        drop_guess(guess);
+    }
+    return NULL;
+}
+
+/* One thread more, where all have work; fewer do, too. */
+static void add_thread_locked(void) {
+    if (idle >= guesses || thread_count == THREADS_MAX)
+        return;
+    if (!pthread_create(&threads[thread_count], NULL, follow_forever, NULL))
+        thread_count++;
+    else if (!thread_count)
+        stg_debug("no thread can be started for predictions");
+}
+
+bool stg_predict_push(enum stg_guess_kind kind, struct stg_inode *folder, const char *name) {
+    size_t bytes = strlen(name) + 1;
+    struct guess *guess = malloc(sizeof(*guess) + bytes);
+    bool pushed;
+
+    if (!guess)
+        return false;
+    *guess = (struct guess){.folder = folder, .kind = kind};
+    memcpy(guess->name, name, bytes);
+    stg_inode_ref(folder);
+    stg_lock_take(&lock);
+    pushed = !stopping && guesses < GUESSES_MAX;
+    if (pushed) {
+        *last = guess;
+        last = &guess->next;
+        guesses++;
+        add_thread_locked();
+        pthread_cond_signal(&filled);
+    }
+    stg_lock_drop(&lock);
+    if (!pushed)
+        drop_guess(guess);
+    return pushed;
+}
+
+void stg_predict_stop(void) {
+    struct guess *guess;
+    unsigned count;
+
+    stg_lock_take(&lock);
+    stopping = true;
+    count = thread_count;
+    pthread_cond_broadcast(&filled);
+    stg_lock_drop(&lock);
+    for (unsigned i = 0; i < count; i++)
+        (void)pthread_join(threads[i], NULL); /* ours, and joined once */
+    while ((guess = first)) {
+        first = guess->next;
+        drop_guess(guess);
+    }
+    last = &first;
+    stg_include_fini();
+    stg_sibling_fini();
+}

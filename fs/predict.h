@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What will be read next is guessed, and staged before it is asked for, on sources that answer over
+ * a network:
+ *
+ *   includes  a C or C++ file that is being staged is searched for what it includes, which is
+ * staged in turn, breadth first (predict_include.h) siblings  who opens the files of a folder one
+ * after the other gets the next ones (predict_sibling.h)
+ *
+ * A guess is never waited for, and never in the way: readers come first in the queue of fetches,
+ * what nobody has read is evicted first, and nothing is guessed while the copies fill most of
+ * `mem=`. A predictor whose guesses are not read stops until its record is better, or old.
+ *
+ * Thread-safe. Nothing here is called with a lock held.
+ */
+#ifndef STG_FS_PREDICT_H
+#define STG_FS_PREDICT_H
+
+#include "fs/inode.h"
+
+enum stg_predictor { STG_PREDICT_INCLUDES, STG_PREDICT_SIBLINGS };
+#define STG_PREDICTORS (STG_PREDICT_SIBLINGS + 1)
+
+/* Ends the threads; what was guessed and not begun is given up. Before the engine stops. */
+void stg_predict_stop(void);
+
+/* The inode was found by that name in the folder; it is the caller's for the moment. */
+void stg_predict_met(struct stg_inode *inode, struct stg_inode *folder, const char *name);
+
+/* Somebody asked for that name in the folder, whether it is there or not. */
+void stg_predict_probed(struct stg_inode *folder, const char *name);
+
+/* Somebody is going to read the file; `missed`: there is no copy, nor is one being made. */
+void stg_predict_wanted(struct stg_inode *inode, bool missed);
+
+/* The beginning of the file was read from the source, by whoever stages it. */
+void stg_predict_content(struct stg_inode *inode, const char *content, uint64_t bytes);
+
+/* Gives up what the inode keeps of all that. */
+void stg_predict_free(struct stg_inode *inode);
+
+/* What a predictor has done since the mount began. */
+struct stg_predict_view {
+    const char *name; /* as predict= has it; constant */
+    bool enabled;
+    bool throttled;
+    uint64_t files; /* that it had staged */
+    uint64_t bytes;
+    uint64_t used_files; /* of them those that somebody opened afterwards */
+    uint64_t used_bytes;
+    uint64_t opened_files; /* by anybody for the first time, guessed or not: for the recall */
+    uint64_t skipped;      /* guesses that were not followed: throttled, or no room */
+};
+struct stg_predict_view stg_predict_view(enum stg_predictor which);
+
+#endif

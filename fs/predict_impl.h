@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What predict.c (accounts, queue, threads) and the predictors share. For these alone. */
+#ifndef STG_FS_PREDICT_IMPL_H
+#define STG_FS_PREDICT_IMPL_H
+
+#include "fs/predict.h"
+
+/* The bits of inode->hints. */
+#define STG_HINT_CODE 1U    /* a source that may include others */
+#define STG_HINT_WANTED 2U  /* somebody has opened it */
+#define STG_HINT_GUESSED 4U /* staged by a predictor, and not opened since */
+#define STG_HINT_BY_SHIFT 3 /* above: which one, one bit */
+
+/* Work for the threads: about a name, as seen from a folder. */
+enum stg_guess_kind {
+    STG_GUESS_INCLUDE_QUOTED,
+    STG_GUESS_INCLUDE_ANGLED,
+    STG_GUESS_SIBLING, /* the name is in the folder */
+    STG_GUESS_FOLDER,  /* the folder is to be read, for its names; no name */
+};
+
+bool stg_predict_is_on(enum stg_predictor which);
+
+/* Queues work behind all other; false where that is full, or at the end. */
+bool stg_predict_push(enum stg_guess_kind kind, struct stg_inode *folder, const char *name);
+
+/* Does the predictor hold back? Counts a guess that is not followed because of that. */
+bool stg_predict_holds_back(enum stg_predictor which);
+
+/* Has the file staged, where it is small, regular and not staged yet. May look at the source. */
+void stg_predict_stage(struct stg_inode *inode, enum stg_predictor which);
+
+/*
+ * The object of that name in the folder, referenced; NULL where there is none, or it is a symbolic
+ * link. Asks the source where the listing of the folder does not know.
+ */
+struct stg_inode *stg_predict_find(struct stg_inode *folder, const char *name);
+
+/* ---- of the predictors ---- */
+
+void stg_include_scan(struct stg_inode *inode, const char *content, uint64_t bytes);
+void stg_include_probed(struct stg_inode *folder, const char *name);
+void stg_include_resolve(struct stg_inode *folder, const char *name, bool angled);
+void stg_include_fini(void);
+
+void stg_sibling_opened(struct stg_inode *inode);
+void stg_sibling_read_folder(struct stg_inode *folder);
+void stg_sibling_fini(void);
+
+#endif
