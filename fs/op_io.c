@@ -17,6 +17,8 @@
 #include <sys/stat.h>
 
 #define COPY_AT_MOST_BYTES ((size_t)128 << 20)
+/* From this size on a file is not kept in the page cache twice; smaller ones are few pages. */
+#define ONCE_BYTES_MIN ((uint64_t)1 << 20)
 
 /* The handle's descriptor, or one opened for this call and closed by it. */
 struct call_fd {
@@ -47,6 +49,23 @@ static void call_fd_put(struct call_fd *call) {
 
 #define auto_call_fd __attribute__((cleanup(call_fd_put))) struct call_fd
 
+/*
+ * What the kernel keeps in the mount's own pages it need not keep in the source's as well: those of
+ * a large file go again, unless they were there before, because somebody reads it at the source.
+ */
+static ssize_t read_source(struct stg_inode *inode, int fd, char *buffer, size_t size,
+                           off_t offset) {
+    uint64_t bytes = atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
+    ssize_t got = -EOPNOTSUPP;
+
+    if (stg_fs.no_open && bytes >= ONCE_BYTES_MIN && !inode->volume->keeps_pages) {
+        got = stg_io_read_flags(fd, buffer, size, offset, STG_IO_DONT_CACHE);
+        if (got == -EOPNOTSUPP || got == -EINVAL)
+            atomic_store(&inode->volume->keeps_pages, true);
+    }
+    return got < 0 ? stg_io_read_whole(fd, buffer, size, offset) : got;
+}
+
 void stg_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
                  struct fuse_file_info *fi) {
     auto_call_fd call = {.fd = -1};
@@ -67,7 +86,7 @@ void stg_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
     }
     got = stg_live_read(stg_inode_of(nodeid), buffer, size, offset);
     if (got < 0) /* not shared by a writer and readers of a copy, or that cannot be read */
-        got = stg_io_read_whole(call.fd, buffer, size, offset);
+        got = read_source(stg_inode_of(nodeid), call.fd, buffer, size, offset);
     if (got < 0)
         stg_reply_result(req, (int)got);
     else

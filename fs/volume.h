@@ -25,6 +25,7 @@ struct stg_volume {
     int data_fd;       /* the same for file data and directories: a clone of the mount whose
                           flags (ro, noatime) are ours; or -1: as mount_fd */
     _Atomic uint64_t fetch_ns; /* what fetching a small file takes, on average; 0: not known */
+    _Atomic bool keeps_pages;  /* STG_IO_DONT_CACHE is refused */
     bool handles;              /* objects can be reopened by file handle */
     bool watched;              /* every change made to it is heard of, see watch.h */
     bool remote;               /* errors of writes may come as late as close(2) */

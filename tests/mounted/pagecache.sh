@@ -18,7 +18,7 @@ calls_of() { # CMD...: reads and writes of the daemon while it runs; 0: it was n
     "$@" >/dev/null 2>&1 || true
     echo $(($(daemon_calls) - before))
 }
-few() { [ "$1" -le "$2" ] || { echo "$1 calls" && false; }; }
+few() { [ "$1" -le "$2" ] || { echo "$1" && false; }; }
 stat_of() { "$CTL" stats --json "$MNT" | python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 
 make_code() { # DIR: a program of many headers, and a search path in which most lookups fail
@@ -69,6 +69,34 @@ check "the first read of what was staged asks nothing" few "$(calls_of cat "$MNT
 unmount_fs
 
 umount "$SRC"
+
+# ---- one copy of a large file ----
+
+new_dirs
+head -c 8M /dev/urandom >"$SRC/ours"
+cp "$SRC/ours" "$SRC/theirs"
+cat >"$TMPDIR/pages.py" <<'PYTHON'
+import mmap, os, sys
+for path in sys.argv[2:]:
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    if sys.argv[1] == "drop":
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    elif sys.argv[1] == "uncached":
+        os.preadv(fd, [bytearray(4096)], 0, 0x80)
+PYTHON
+pages() { fincore -b -n -o RES "$SRC/$1" | tr -d ' '; }
+if python3 "$TMPDIR/pages.py" uncached "$SRC/ours" 2>/dev/null; then
+    python3 "$TMPDIR/pages.py" drop "$SRC/ours" "$SRC/theirs"
+    cat "$SRC/theirs" >/dev/null
+    mount_fs serve=pagecache || done_testing
+    check "two large files are read" cmp "$MNT/ours" "$MNT/theirs"
+    check "the source's pages of the one do not stay beside the mount's" few "$(pages ours)" $((2 << 20))
+    same "those that were there before do" $((8 << 20)) "$(pages theirs)"
+    unmount_fs
+else
+    skip "the source's pages of large files do not stay" "the source has no RWF_DONTCACHE (Linux 6.14)"
+fi
 
 # ---- every operation without a handle ----
 
