@@ -4,9 +4,11 @@ cold. Knows nothing of what is measured."""
 
 import os
 import shutil
+import socket
+import subprocess
 
 from machine import mount_image, quiet
-from systems import Failure, System, poll
+from systems import Failure, System, is_mounted, poll
 
 DISK_GIB = 6
 
@@ -57,6 +59,94 @@ class SlowSource(Source):
     def stop(self):
         if self.system is not None:
             self.system.stop()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class SshfsSource(Source):
+    """sshfs to an sshd of this machine, on its own port and with its own keys, over a line of so many microseconds
+    each way. `options` are sshfs's."""
+
+    TUNED = ("dir_cache=yes,dcache_timeout=3600,entry_timeout=3600,attr_timeout=3600,negative_timeout=3600,"
+             "kernel_cache,max_conns=4,compression=no")
+
+    def __init__(self, name, title, proxy, one_way_us, options=TUNED):
+        super().__init__()
+        self.name, self.title, self.proxy, self.one_way_us, self.options = name, title, proxy, one_way_us, options
+        self.keys = self.port = None
+        self.processes = []
+
+    def prepare(self, temporary, logs):
+        self.under = os.path.join(temporary, self.name)
+        self.root = os.path.join(temporary, self.name + ".mount")
+        self.keys = os.path.join(temporary, self.name + ".keys")
+        for folder in (self.under, self.root, self.keys):
+            os.mkdir(folder)
+        os.chmod(self.keys, 0o700)
+        programs = {n: shutil.which(n) or shutil.which(n, path="/usr/sbin") for n in ("sshfs", "sshd", "ssh-keygen")}
+        for name, path in programs.items():
+            if path is None:
+                raise Failure(f"{name} is not installed (mount-helpers/setup --bench does that)")
+        if not os.access(self.proxy, os.X_OK):
+            raise Failure(f"there is no {self.proxy}: build it first (meson compile -C build)")
+        for name in ("host", "user"):
+            quiet(programs["ssh-keygen"], "-q", "-t", "ed25519", "-N", "", "-f", os.path.join(self.keys, name))
+        shutil.copy(os.path.join(self.keys, "user.pub"), os.path.join(self.keys, "authorized"))
+        server, self.port = free_port(), free_port()
+        config = os.path.join(self.keys, "sshd_config")
+        with open(config, "w", encoding="utf-8") as f:
+            f.write(f"Port {server}\nListenAddress 127.0.0.1\nHostKey {self.keys}/host\nPidFile none\n"
+                    f"AuthorizedKeysFile {self.keys}/authorized\nStrictModes no\nUsePAM no\n"
+                    "PasswordAuthentication no\nPermitRootLogin yes\nMaxStartups 100\n"
+                    "Subsystem sftp internal-sftp\n")
+        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # sshd insists on it
+        for name, command in (("sshd", [programs["sshd"], "-D", "-e", "-f", config]),
+                              ("proxy", [self.proxy, str(self.port), str(server), str(self.one_way_us)])):
+            with open(os.path.join(logs, f"{self.name}.{name}.log"), "ab") as log:
+                # pylint: disable-next=consider-using-with
+                self.processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+        if not poll(20, self._is_up):
+            raise Failure("sshd did not start: " + os.path.join(logs, f"{self.name}.sshd.log"))
+
+    def _is_up(self):
+        with socket.socket() as s:
+            return s.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def command(self, root):
+        """What mounts it there, in the foreground."""
+        ssh = (f"port={self.port},IdentityFile={self.keys}/user,IdentitiesOnly=yes,StrictHostKeyChecking=no,"
+               "UserKnownHostsFile=/dev/null,LogLevel=ERROR")
+        return ["sshfs", "-f", "-o", f"{ssh},allow_other,{self.options}", f"root@127.0.0.1:{self.under}", root]
+
+    def fresh(self):
+        self.unmount()
+        # pylint: disable-next=consider-using-with
+        process = subprocess.Popen(self.command(self.root), stdin=subprocess.DEVNULL)
+        self.processes.append(process)
+        if not poll(30, lambda: is_mounted(self.root) or process.poll() is not None) or process.poll() is not None:
+            raise Failure("sshfs did not mount")
+
+    def unmount(self):
+        if len(self.processes) > 2:
+            if not poll(20, lambda: quiet("umount", self.root).returncode == 0):
+                quiet("umount", "-l", self.root)
+            process = self.processes.pop()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def stop(self):
+        self.unmount()
+        for process in self.processes:
+            process.terminate()
+            process.wait()
+        self.processes = []
 
 
 class DiskSource(Source):
@@ -146,9 +236,12 @@ class ThrottledDisk(DiskSource):
 def choose(top):
     """All of them, in the order of the tables."""
     slowfs = os.path.join(top, "build", "tests", "slowfs")
+    proxy = os.path.join(top, "build", "tests", "delayproxy")
     return [
         SlowSource("slow1", "network source, 1 ms for each operation", slowfs, "latency_us=1000"),
         SlowSource("slow10", "network source, 10 ms for each operation", slowfs, "latency_us=10000"),
+        SshfsSource("sshfs1", "sshfs, 1 ms for a round trip", proxy, 500),
+        SshfsSource("sshfs10", "sshfs, 10 ms for a round trip", proxy, 5000),
         ThrottledDisk("iops150", "ext4 on a disk with 150 operations a second", 150),
         DiskSource("local", "ext4 on the local disk"),
         DiskSource("xfs", "XFS on the local disk (has reflinks)", "xfs"),
@@ -157,5 +250,5 @@ def choose(top):
 
 
 def remove_files(source):
-    if isinstance(source, SlowSource) and source.under:
+    if isinstance(source, (SlowSource, SshfsSource)) and source.under:
         shutil.rmtree(source.under, ignore_errors=True)
