@@ -223,16 +223,11 @@ static int unpack(struct stg_cache *cache, const struct stg_object *object,
     return stg_reclaim_keep(cache, raw, (uint64_t)raw_bytes, ret_copy);
 }
 
-int stg_reclaim_inflate(struct stg_cache *cache, struct stg_object *object) {
+int stg_reclaim_inflate(struct stg_cache *cache, struct stg_object *object, uint32_t version) {
     struct stg_copy copy = {0};
     struct stg_waiter *waiters;
-    uint32_t version;
-    int error;
+    int error = unpack(cache, object, &copy); /* the blob is ours while the object is busy */
 
-    stg_lock_take(&cache->lock);
-    version = object->version;
-    stg_lock_drop(&cache->lock);
-    error = unpack(cache, object, &copy); /* the blob is ours while the object is busy */
     stg_lock_take(&cache->lock);
     if (object->version != version || object->freed)
         error = object->freed ? -ECANCELED : -ESTALE;

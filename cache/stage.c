@@ -354,9 +354,11 @@ static int begin_fetch_locked(struct stg_cache *cache, struct stg_object *object
 int stg_object_want(struct stg_cache *cache, struct stg_object *object, enum stg_priority priority,
                     struct stg_waiter *waiter) {
     bool inflate = false;
+    uint32_t version;
     int result = 0;
 
     stg_lock_take(&cache->lock);
+    version = object->version;
     if (object->busy) {
         add_waiter_locked(object, waiter);
         if (object->state == STG_FILLING)
@@ -380,7 +382,7 @@ int stg_object_want(struct stg_cache *cache, struct stg_object *object, enum stg
     stg_lock_drop(&cache->lock);
     if (!inflate)
         return result;
-    result = stg_reclaim_inflate(cache, object);
+    result = stg_reclaim_inflate(cache, object, version);
     stg_stage_tell_absent(cache);
     /* What was damaged is fetched again. */
     return result == -EBADMSG ? stg_object_want(cache, object, priority, waiter) : result;

@@ -125,9 +125,10 @@ void stg_reclaim_drop_blob_locked(struct stg_cache *cache, struct stg_object *ob
 
 /*
  * Makes a cold object hot again, held for the caller; the object is busy and has a reference for
- * this, both of which end here. Returns STG_WANT_READY or -errno, -EBADMSG for a corrupt blob,
+ * this, both of which end here. `version` is what it was when it became busy: a change after that
+ * is left to whoever works on it. Returns STG_WANT_READY or -errno, -EBADMSG for a corrupt blob,
  * which is gone then.
  */
-int stg_reclaim_inflate(struct stg_cache *cache, struct stg_object *object);
+int stg_reclaim_inflate(struct stg_cache *cache, struct stg_object *object, uint32_t version);
 
 #endif
