@@ -128,6 +128,22 @@ static bool are_current(uint64_t then, uint64_t now) {
 }
 
 /*
+ * Has the kernel other attributes than these for sure? It may have passed over the last that it was
+ * told, and still have those before them: a file whose mtime is put back looks to it as if nothing
+ * had happened.
+ */
+static bool is_new_shape(const struct stg_inode *inode, uint64_t shape) {
+    return atomic_load(&inode->shape) != shape && atomic_load(&inode->shape_before) != shape;
+}
+
+static void note_shape(struct stg_inode *inode, uint64_t shape) {
+    if (atomic_load(&inode->shape) == shape)
+        return;
+    atomic_store(&inode->shape_before, atomic_load(&inode->shape));
+    atomic_store(&inode->shape, shape);
+}
+
+/*
  * The kernel does not take attributes that were asked for before it was told to drop something. So
  * it is told only of what it does not see by itself, with the attributes that are being answered:
  * another ctime alone. And what changed in a tick of the clock is dropped once more after that
@@ -150,21 +166,21 @@ void stg_coherence_saw(struct stg_inode *inode, const struct statx *stx) {
     then = atomic_load(&inode->version);
     if (are_current(then, now))
         return;
-    if (!atomic_load(&inode->paged) || atomic_load(&inode->shape) != shape) {
+    if (!atomic_load(&inode->paged) || is_new_shape(inode, shape)) {
         /* There are no pages, or the kernel drops them. */
     } else if ((then | SETTLED) == now) {
         stg_notify_pages_later(inode);
     } else if (!stg_notify_pages_wait(inode)) {
         return; /* only when they are gone it is another: else a second look would not wait */
     }
-    atomic_store(&inode->shape, shape);
+    note_shape(inode, shape);
     atomic_store(&inode->version, now);
 }
 
 void stg_coherence_changed(struct stg_inode *inode, const struct statx *stx) {
     if (!stg_fs.no_open || stg_coherence_is_watched(inode))
         return;
-    atomic_store(&inode->shape, shape_of(stx));
+    note_shape(inode, shape_of(stx));
     atomic_store(&inode->version, 0);
 }
 

@@ -243,9 +243,20 @@ static void open_locked(struct stg_inode *inode, uint32_t hash, struct todo *tod
     folder->reading = folder->reading || todo->read;
 }
 
+/* The folder will not be read now; it may be later. */
+static void give_up_reading(const struct stg_inode *inode) {
+    struct folder *folder;
+
+    stg_lock_take(&lock);
+    folder = find_folder_locked(inode);
+    if (folder)
+        folder->reading = false;
+    stg_lock_drop(&lock);
+}
+
 static void do_rest(struct stg_inode *folder, struct todo *todo) {
-    if (todo->read)
-        (void)stg_predict_push(STG_GUESS_FOLDER, folder, ""); /* or it is not predicted */
+    if (todo->read && !stg_predict_push(STG_GUESS_FOLDER, folder, ""))
+        give_up_reading(folder);
     for (unsigned i = 0; i < todo->count; i++) {
         (void)stg_predict_push(STG_GUESS_SIBLING, folder, todo->names[i]); /* the same */
         free(todo->names[i]);
