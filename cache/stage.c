@@ -192,15 +192,15 @@ static void content_came(void *context, const struct stg_filled *filled) {
     const struct stg_source *source = fetching->cache->source;
     struct stg_waiter *waiters = take_hasty(fetching);
 
-    if (source->ops->content && !fetching->object->range.offset)
-        source->ops->content(source->context, fetching->object->key, filled->content,
-                             filled->bytes);
     while (waiters) {
         struct stg_waiter *next = waiters->next; /* the waiter's memory is his again afterwards */
 
         waiters->came(waiters, filled);
         waiters = next;
     }
+    if (source->ops->content && !fetching->object->range.offset)
+        source->ops->content(source->context, fetching->object->key, filled->content,
+                             filled->bytes);
 }
 
 /* For a copy in use (`fetching` is NULL) whatever the file is now will do. */

@@ -366,7 +366,7 @@ static int step(struct stg_inode *from, const char *name, const struct stg_calle
     if (!error && (!strcmp(name, "..") || !*name || !strcmp(name, ".")))
         error = -EINVAL;
     if (!error)
-        error = stg_lookup(from, name, ret_inode, &stx);
+        error = stg_lookup_unanswered(from, name, ret_inode, &stx);
     if (!error && S_ISLNK(stx.stx_mode)) {
         stg_inode_forget(*ret_inode, 1);
         error = -ELOOP;

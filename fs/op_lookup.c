@@ -33,8 +33,8 @@ static void doubt_descriptors(struct stg_inode *inode, const struct statx *stx) 
     stg_linger_drop(inode);
 }
 
-int stg_lookup_fd(int fd, struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
-                  struct statx *ret_stx) {
+static int find(int fd, struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
+                struct statx *ret_stx) {
     int error = look(fd, ret_stx);
 
     if (!error)
@@ -54,8 +54,16 @@ int stg_lookup_fd(int fd, struct stg_inode *parent, const char *name, struct stg
     if (name)
         stg_predict_met(*ret_inode, parent, name);
     stg_staging_saw(*ret_inode, ret_stx);
-    stg_coherence_saw(*ret_inode, ret_stx);
     return 0;
+}
+
+int stg_lookup_fd(int fd, struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
+                  struct statx *ret_stx) {
+    int error = find(fd, parent, name, ret_inode, ret_stx);
+
+    if (!error)
+        stg_coherence_saw(*ret_inode, ret_stx);
+    return error;
 }
 
 /*
@@ -72,18 +80,33 @@ static void keep_for_reading(struct stg_inode *inode, int fd) {
         stg_fd_close(fd);
 }
 
-int stg_lookup(struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
-               struct statx *ret_stx) {
+/* Opens what has that name in the folder: a descriptor that the caller owns, or -errno. */
+static int open_name(struct stg_inode *parent, const char *name) {
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
-    stg_auto_fd int fd = -1;
     int error = stg_inode_fd(parent, &lent);
+    int fd;
 
     if (error)
         return error;
     stg_folders_watch(parent, lent.fd);
     fd = openat(lent.fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+int stg_lookup_unanswered(struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
+                          struct statx *ret_stx) {
+    stg_auto_fd int fd = open_name(parent, name);
+
+    return fd < 0 ? fd : find(fd, parent, name, ret_inode, ret_stx);
+}
+
+int stg_lookup(struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
+               struct statx *ret_stx) {
+    stg_auto_fd int fd = open_name(parent, name);
+    int error;
+
     if (fd < 0)
-        return -errno;
+        return fd;
     error = stg_lookup_fd(fd, parent, name, ret_inode, ret_stx);
     if (!error && stg_fs.no_open && stg_inode_is_regular(*ret_inode))
         keep_for_reading(*ret_inode, stg_fd_steal(&fd));

@@ -25,6 +25,13 @@ int stg_lookup(struct stg_inode *parent, const char *name, struct stg_inode **re
 int stg_lookup_fd(int fd, struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
                   struct statx *ret_stx);
 
+/*
+ * As stg_lookup() for who answers the kernel nothing: what it was told of the file stays noted,
+ * and nothing is held for a reader who may come.
+ */
+int stg_lookup_unanswered(struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
+                          struct statx *ret_stx);
+
 /* op_attr.c */
 void stg_op_getattr(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi);
 void stg_op_setattr(fuse_req_t req, fuse_ino_t nodeid, struct stat *attr, int to_set,

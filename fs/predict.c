@@ -3,6 +3,7 @@
 #include "fs/predict_impl.h"
 
 #include "cache/depscan.h"
+#include "fs/coherence.h"
 #include "fs/listing.h"
 #include "fs/ops.h"
 #include "fs/staging.h"
@@ -46,12 +47,18 @@ static unsigned guesses;
 static pthread_t threads[THREADS_MAX];
 static unsigned thread_count;
 static unsigned idle;
-static bool stopping;
+static _Atomic bool stopping; /* set under the lock */
 
 static const char *const names[STG_PREDICTORS] = {"includes", "siblings"};
 
 bool stg_predict_is_on(enum stg_predictor which) {
     return stg_staging_cache() && (stg_fs.options.predict & 1U << which);
+}
+
+bool stg_predict_is_ending(void) { return atomic_load(&stopping); }
+
+bool stg_predict_is_dots(const char *name) {
+    return !*name || !strcmp(name, ".") || !strcmp(name, "..");
 }
 
 static bool is_any_on(void) { return stg_staging_cache() && stg_fs.options.predict; }
@@ -167,15 +174,25 @@ void stg_predict_content(struct stg_inode *inode, const char *content, uint64_t 
 
 /* ---- following a guess ---- */
 
+/* A sync waits for it, as for a request: it notes what it has seen. */
+static int look_up(struct stg_inode *folder, const char *name, struct stg_inode **ret_inode,
+                   struct statx *ret_stx) {
+    stg_auto_look looking = stg_coherence_enter();
+
+    return stg_lookup_unanswered(folder, name, ret_inode, ret_stx);
+}
+
 struct stg_inode *stg_predict_find(struct stg_inode *folder, const char *name) {
     struct stg_inode *inode;
     struct statx stx;
     double left_s;
 
-    if (folder->type != (S_IFDIR >> 12))
+    if (folder->type != (S_IFDIR >> 12) || stg_predict_is_dots(name) || stg_predict_is_ending())
         return NULL;
     stg_listing_read(folder);
-    if (stg_listing_lacks(folder, name, &left_s) || stg_lookup(folder, name, &inode, &stx))
+    if (stg_listing_lacks(folder, name, &left_s))
+        return NULL;
+    if (look_up(folder, name, &inode, &stx))
         return NULL;
     stg_inode_ref(inode);
     stg_inode_forget(inode, 1);
@@ -207,6 +224,11 @@ static void stage_sibling(struct stg_inode *folder, const char *name) {
 }
 
 static void follow(const struct guess *guess) {
+    bool sibling = guess->kind == STG_GUESS_SIBLING || guess->kind == STG_GUESS_FOLDER;
+
+    if (stg_predict_holds_back(sibling ? STG_PREDICT_SIBLINGS : STG_PREDICT_INCLUDES) &&
+        guess->kind != STG_GUESS_FOLDER) /* who waits for that is to be told */
+        return;
     switch (guess->kind) {
     case STG_GUESS_INCLUDE_QUOTED:
     case STG_GUESS_INCLUDE_ANGLED:

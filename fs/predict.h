@@ -4,14 +4,14 @@
  * a network:
  *
  *   includes  a C or C++ file that is being staged is searched for what it includes, which is
- * staged in turn, breadth first (predict_include.h) siblings  who opens the files of a folder one
- * after the other gets the next ones (predict_sibling.h)
+ * staged in turn, breadth first (predict_include.c) siblings  who opens the files of a folder one
+ * after the other gets the next ones (predict_sibling.c)
  *
  * A guess is never waited for, and never in the way: readers come first in the queue of fetches,
  * what nobody has read is evicted first, and nothing is guessed while the copies fill most of
  * `mem=`. A predictor whose guesses are not read stops until its record is better, or old.
  *
- * Thread-safe. Nothing here is called with a lock held.
+ * Thread-safe. Nothing here is called with a lock of the rank of places or above held.
  */
 #ifndef STG_FS_PREDICT_H
 #define STG_FS_PREDICT_H

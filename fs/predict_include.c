@@ -25,6 +25,7 @@
 #define WANTED_SLOTS 8192
 #define MEMO_SLOTS 16384
 #define ABOVE_MAX 8
+#define SCAN_MAX_BYTES ((uint64_t)1 << 20) /* of a file: who fetches it waits for that */
 #define FOUND_NS INT64_C(60000000000)
 #define ABSENT_NS INT64_C(10000000000)
 
@@ -107,7 +108,8 @@ static void include_found(void *context, const char *name, bool angled) {
 }
 
 void stg_include_scan(struct stg_inode *inode, const char *content, uint64_t bytes) {
-    stg_depscan(content, bytes, include_found, inode->folder);
+    stg_depscan(content, bytes < SCAN_MAX_BYTES ? bytes : SCAN_MAX_BYTES, include_found,
+                inode->folder);
 }
 
 /* ---- where is searched ---- */
@@ -176,11 +178,13 @@ static struct stg_inode *walk(struct stg_inode *folder, const char *path) {
             step[bytes] = '\0';
             if (!strcmp(step, ".."))
                 next = at->folder; /* NULL above the source */
-            else if (strcmp(step, "."))
+            if (strcmp(step, ".") && strcmp(step, ".."))
                 next = stg_predict_find(at, step);
-        }
-        if (next == at || (next && next == at->folder))
+            else if (next)
+                stg_inode_ref(next);
+        } else {
             stg_inode_ref(next);
+        }
         stg_inode_unref(at);
         at = next;
         path += bytes + (path[bytes] == '/');
@@ -194,7 +198,7 @@ static bool is_in(struct stg_inode *folder, const char *name) {
     enum verdict verdict = recall(key);
     struct stg_inode *inode;
 
-    if (verdict != UNKNOWN)
+    if (verdict != UNKNOWN || stg_predict_is_ending())
         return verdict == FOUND;
     inode = walk(folder, name);
     verdict = inode && stg_inode_is_regular(inode) ? FOUND : ABSENT;

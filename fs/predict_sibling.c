@@ -97,10 +97,11 @@ static bool read_names(struct stg_inode *inode, struct folder *snapshot) {
         stg_fd_close(fd);
         return false;
     }
-    while (complete && (entry = readdir(stream))) {
+    while (complete && !stg_predict_is_ending() && (entry = readdir(stream))) {
         struct name name;
 
-        if (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN)
+        if ((entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN) ||
+            stg_predict_is_dots(entry->d_name))
             continue;
         if (snapshot->count == room) {
             struct name *more;
@@ -233,6 +234,8 @@ static void open_locked(struct stg_inode *inode, uint32_t hash, struct todo *tod
     if (!folder)
         folder = add_folder_locked(inode, todo);
     folder->used_ns = now_ns;
+    if (folder->recent_count && folder->recent[folder->recent_count - 1] == hash)
+        return; /* the same again is no step */
     if (folder->recent_count == RECENT_MAX)
         memmove(folder->recent, folder->recent + 1, sizeof(hash) * --folder->recent_count);
     folder->recent[folder->recent_count++] = hash;

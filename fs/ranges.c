@@ -182,7 +182,7 @@ bool stg_ranges_open(struct stg_inode *inode, bool *ret_keep) {
 
     stg_lock_take(lock);
     staged = inode->staged;
-    if (!staged->ranges)
+    if (!staged->ranges && staged->seen.ino) /* else somebody changes it just now */
         staged->ranges = new_ranges(&staged->seen);
     ready = staged->ranges != NULL;
     if (ret_keep) {
@@ -292,7 +292,8 @@ static bool are_current(const struct range_read *read) {
 }
 
 static void finish_read(struct range_read *read) {
-    ssize_t got = are_current(read) ? read_pieces(read) : -ESTALE;
+    /* Beyond what was known of the file the source knows whether it ends there. */
+    ssize_t got = read->count && are_current(read) ? read_pieces(read) : -ESTALE;
 
     if (got < 0)
         got = read_source(read);

@@ -470,6 +470,17 @@ static struct stg_object *begin_copy(struct stg_inode *inode, int mode, bool is_
     return object;
 }
 
+/* Is the file staged by range already? */
+static bool has_ranges(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    bool has;
+
+    stg_lock_take(lock);
+    has = inode->staged && inode->staged->ranges;
+    stg_lock_drop(lock);
+    return has;
+}
+
 /* Is there a copy, or a part of one, or is it being made? */
 static bool is_there(struct stg_inode *inode) {
     struct stg_object *object = object_of(inode);
@@ -526,7 +537,8 @@ int stg_staging_want(struct stg_inode *inode, struct stg_waiter *waiter,
         error = look_if_due(inode);
     if (!error)
         object = object_of(inode);
-    stg_predict_wanted(inode, !object || stg_object_state(cache, object) == STG_ABSENT);
+    stg_predict_wanted(inode,
+                       object ? stg_object_state(cache, object) == STG_ABSENT : !has_ranges(inode));
     if (!error && !object)
         object = begin_copy(inode, STG_STAGED_NO_MODE, false, &too_early, &action);
     if (action == STG_ACTION_RANGES && !is_seen(inode))
