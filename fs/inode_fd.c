@@ -9,6 +9,7 @@
 #include "fs/kernel_abi.h"
 #include "fs/place.h"
 #include "util/cleanup.h"
+#include "util/handle.h"
 
 #include <stdio.h>
 
@@ -18,11 +19,9 @@
 static int open_handle(const struct stg_inode *inode, int mount_fd, int flags) {
     struct stg_file_handle handle = {
         .head = {.handle_bytes = inode->handle_bytes, .handle_type = inode->handle_type}};
-    int fd;
 
     memcpy(handle.head.f_handle, inode->handle, inode->handle_bytes);
-    fd = open_by_handle_at(mount_fd, &handle.head, flags | O_CLOEXEC);
-    return fd < 0 ? -errno : fd;
+    return stg_handle_open(mount_fd, &handle.head, flags | O_CLOEXEC);
 }
 
 /* Is the object behind `fd` the one that the inode stands for? On volumes without handles. */

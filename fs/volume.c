@@ -13,6 +13,7 @@
 #include "fs/watch.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
+#include "util/handle.h"
 #include "util/lock.h"
 #include "util/log.h"
 
@@ -117,9 +118,9 @@ static int probe_handles(int mount_fd, int fd, const struct statx *stx) {
         return 0;
     if (name_to_handle_at(fd, "", &handle.head, &mount_id, AT_EMPTY_PATH))
         return is_exhausted(errno) ? -errno : 0;
-    reopened = open_by_handle_at(mount_fd, &handle.head, O_PATH | O_CLOEXEC);
+    reopened = stg_handle_open(mount_fd, &handle.head, O_PATH | O_CLOEXEC);
     if (reopened < 0)
-        return is_exhausted(errno) ? -errno : 0;
+        return is_exhausted(-reopened) ? reopened : 0;
     return !statx(reopened, "", AT_EMPTY_PATH, STATX_INO, &again) && again.stx_ino == stx->stx_ino;
 }
 
