@@ -155,17 +155,24 @@ static void remove_locked(struct shard *shard, struct stg_inode *inode) {
     }
 }
 
-static void free_inode(struct stg_inode *inode) {
+/* What an inode that is freed kept in the table: its references are the caller's. */
+struct kept {
+    struct stg_inode *inodes[2];
+};
+
+static struct kept free_inode(struct stg_inode *inode) {
+    struct kept kept;
+
     stg_linger_drop(inode);
     stg_staging_free(inode);
     stg_fdcache_drop(inode);
     stg_held_drop(inode);
     stg_folders_drop(inode);
     stg_listing_free(inode);
-    stg_predict_free(inode);
     stg_fd_close(inode->pinned_fd);
-    stg_place_free(inode);
+    kept = (struct kept){{stg_predict_free(inode), stg_place_free(inode)}};
     free(inode);
+    return kept;
 }
 
 /* What an object is known by. */
@@ -278,7 +285,7 @@ static struct stg_inode *add_locked(struct shard *shard, const struct identity *
 }
 
 int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, const char *name,
-                  struct stg_inode **ret_inode) {
+                  uint64_t seen_moves, struct stg_inode **ret_inode) {
     struct stg_file_handle handle;
     struct identity id;
     struct stg_inode *inode;
@@ -298,7 +305,7 @@ int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, con
     if (!inode)
         return -ENOMEM;
     if (!id.volume->handles) {
-        error = name ? stg_place_set(inode, parent, name) : stg_inode_pin_to(inode, fd);
+        error = name ? stg_place_set(inode, parent, name, seen_moves) : stg_inode_pin_to(inode, fd);
         if (error) {
             stg_inode_forget(inode, 1);
             return error;
@@ -375,7 +382,8 @@ void stg_inode_raise(struct stg_inode *inode) {
     stg_lock_drop(&shard->lock);
 }
 
-static void drop_counts(struct stg_inode *inode, uint64_t lookups, uint32_t refs) {
+/* Lowers the counts. True: the inode is nobody's any more, and the caller's to free. */
+static bool lower_counts(struct stg_inode *inode, uint64_t lookups, uint32_t refs) {
     struct shard *shard = inode_shard(inode);
     bool last;
 
@@ -386,8 +394,27 @@ static void drop_counts(struct stg_inode *inode, uint64_t lookups, uint32_t refs
     if (last)
         remove_locked(shard, inode);
     stg_lock_drop(&shard->lock);
-    if (last)
-        free_inode(inode);
+    return last;
+}
+
+/* A folder goes with the last of what is in it, and so on up: as deep as the tree is. */
+static void drop_counts(struct stg_inode *inode, uint64_t lookups, uint32_t refs) {
+    struct stg_inode *dead = lower_counts(inode, lookups, refs) ? inode : NULL;
+
+    if (dead)
+        dead->next = NULL;
+    while (dead) {
+        struct stg_inode *next = dead->next;
+        struct kept kept = free_inode(dead);
+
+        dead = next;
+        for (int i = 0; i < 2; i++) {
+            if (!kept.inodes[i] || !lower_counts(kept.inodes[i], 0, 1))
+                continue;
+            kept.inodes[i]->next = dead;
+            dead = kept.inodes[i];
+        }
+    }
 }
 
 void stg_inode_forget(struct stg_inode *inode, uint64_t count) { drop_counts(inode, count, 0); }

@@ -105,10 +105,11 @@ uint64_t stg_inode_count(void);
 /*
  * The inode of the object behind `fd` (O_PATH is enough; borrowed) that `stx` describes, its
  * lookup count raised by one. `parent` and `name` say where it was found: the way back to it on a
- * volume without file handles; NULL for an object that has no name. Returns 0 or -errno.
+ * volume without file handles; NULL for an object that has no name. `seen_moves` as of place.h.
+ * Returns 0 or -errno.
  */
 int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, const char *name,
-                  struct stg_inode **ret_inode);
+                  uint64_t seen_moves, struct stg_inode **ret_inode);
 
 /* Raises the lookup count of an inode that is known to be there. */
 void stg_inode_raise(struct stg_inode *inode);

@@ -17,12 +17,15 @@
 
 #define LOOKUPS_BEFORE 3
 #define AGAIN_NS INT64_C(60000000000)
+/* For guesses alone a folder is read again after so many times of what that took. */
+#define REST_PER_READING 20
 #define NAMES_MAX (1U << 20) /* 8 MiB of hashes */
 
 struct stg_listing {
     uint64_t *hashes; /* sorted; NULL: not read; all protected by lock */
     size_t count;
     int64_t read_ns;       /* monotonic: when the reading began */
+    int64_t took_ns;       /* the last reading */
     uint64_t generation;   /* of that moment */
     uint32_t changes;      /* made through the mount */
     uint32_t lookups;      /* since it was read */
@@ -172,6 +175,11 @@ static struct stg_listing *listing_locked(struct stg_inode *folder) {
     return folder->listing;
 }
 
+/* Would it be read for the sake of guesses more often than it is worth? */
+static bool rests_locked(const struct stg_listing *listing, int64_t now_ns) {
+    return now_ns - listing->read_ns < listing->took_ns * REST_PER_READING;
+}
+
 /* Is the folder to be read by this thread, now? */
 static bool begin(struct stg_inode *folder, bool asked, struct stg_listing *ret_then) {
     struct stg_listing *listing;
@@ -183,7 +191,7 @@ static bool begin(struct stg_inode *folder, bool asked, struct stg_listing *ret_
     if (listing)
         listing->lookups += asked;
     begins = listing && (!asked || listing->lookups >= LOOKUPS_BEFORE) && !listing->reading &&
-             now_ns >= listing->not_before_ns &&
+             now_ns >= listing->not_before_ns && (asked || !rests_locked(listing, now_ns)) &&
              (!listing->hashes || left_s_locked(listing, keep_s(folder)) <= 0);
     if (begins) {
         listing->reading = true;
@@ -208,6 +216,7 @@ static void read_if_due(struct stg_inode *folder, bool asked) {
     listing = folder->listing;
     listing->reading = false;
     listing->lookups = 0;
+    listing->took_ns = stg_clock_monotonic_ns() - then.read_ns;
     if (!complete)
         listing->not_before_ns = stg_clock_monotonic_ns() + AGAIN_NS;
     if (complete && listing->changes == then.changes) {

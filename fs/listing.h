@@ -24,7 +24,7 @@ bool stg_listing_lacks(struct stg_inode *folder, const char *name, double *ret_l
 /* A name was looked up in the folder, which may have it read. */
 void stg_listing_asked(struct stg_inode *folder);
 
-/* Has the folder read, where that is of use and has not been done lately. Waits for it. */
+/* Reads the folder, where that is of use, nobody does, and it has not been done lately. */
 void stg_listing_read(struct stg_inode *folder);
 
 /* A name was made in the folder, through the mount; before that is answered. */

@@ -7,6 +7,7 @@
 #include "fs/folders.h"
 #include "fs/linger.h"
 #include "fs/listing.h"
+#include "fs/place.h"
 #include "fs/predict.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
@@ -33,12 +34,12 @@ static void doubt_descriptors(struct stg_inode *inode, const struct statx *stx) 
     stg_linger_drop(inode);
 }
 
-static int find(int fd, struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
-                struct statx *ret_stx) {
+static int find(int fd, struct stg_inode *parent, const char *name, uint64_t seen_moves,
+                struct stg_inode **ret_inode, struct statx *ret_stx) {
     int error = look(fd, ret_stx);
 
     if (!error)
-        error = stg_inode_get(fd, ret_stx, parent, name, ret_inode);
+        error = stg_inode_get(fd, ret_stx, parent, name, seen_moves, ret_inode);
     if (error)
         return error;
     if (stg_coherence_is_watched(*ret_inode)) {
@@ -59,7 +60,7 @@ static int find(int fd, struct stg_inode *parent, const char *name, struct stg_i
 
 int stg_lookup_fd(int fd, struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
                   struct statx *ret_stx) {
-    int error = find(fd, parent, name, ret_inode, ret_stx);
+    int error = find(fd, parent, name, STG_PLACE_CERTAIN, ret_inode, ret_stx);
 
     if (!error)
         stg_coherence_saw(*ret_inode, ret_stx);
@@ -95,9 +96,10 @@ static int open_name(struct stg_inode *parent, const char *name) {
 
 int stg_lookup_unanswered(struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
                           struct statx *ret_stx) {
+    uint64_t seen_moves = stg_place_moves();
     stg_auto_fd int fd = open_name(parent, name);
 
-    return fd < 0 ? fd : find(fd, parent, name, ret_inode, ret_stx);
+    return fd < 0 ? fd : find(fd, parent, name, seen_moves, ret_inode, ret_stx);
 }
 
 int stg_lookup(struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,

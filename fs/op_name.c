@@ -14,6 +14,7 @@
 #include "fs/linger.h"
 #include "fs/listing.h"
 #include "fs/place.h"
+#include "fs/predict.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
 #include "util/cleanup.h"
@@ -51,6 +52,7 @@ static void known_lost_name(struct known *known) {
     stg_linger_drop(known->inode);
     if (known->last_name) {
         stg_staging_withdraw(known->inode); /* nobody opens it any more: its copy may go */
+        stg_predict_removed(known->inode);
         atomic_store(&known->inode->nameless, true);
     }
     if (known->last_name || !known->inode->volume->handles)
@@ -61,7 +63,7 @@ static void known_lost_name(struct known *known) {
 static void known_moved(struct known *known, struct stg_inode *parent, const char *name) {
     if (!known->inode || known->inode->volume->handles)
         return;
-    if (stg_place_set(known->inode, parent, name))
+    if (stg_place_set(known->inode, parent, name, STG_PLACE_CERTAIN))
         stg_inode_pin_take(known->inode, stg_fd_steal(&known->fd)); /* no memory: keep it so */
 }
 
@@ -165,6 +167,7 @@ void stg_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
     find_known(new_lent.fd, new_name, &target);
     expect_rename(stg_inode_of(parent), name, stg_inode_of(new_parent), new_name, flags,
                   stg_folders_expect);
+    stg_place_moving();
     error = rename_as(req, lent.fd, name, new_lent.fd, new_name, flags);
     if (error || (moved.inode && moved.inode == target.inode)) {
         expect_rename(stg_inode_of(parent), name, stg_inode_of(new_parent), new_name, flags,

@@ -26,8 +26,8 @@ int stg_lookup_fd(int fd, struct stg_inode *parent, const char *name, struct stg
                   struct statx *ret_stx);
 
 /*
- * As stg_lookup() for who answers the kernel nothing: what it was told of the file stays noted,
- * and nothing is held for a reader who may come.
+ * As stg_lookup() for who answers the kernel nothing: it is told to drop nothing, and nothing is
+ * held for a reader who may come.
  */
 int stg_lookup_unanswered(struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
                           struct statx *ret_stx);

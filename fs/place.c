@@ -5,6 +5,7 @@
 #include "fs/inode.h"
 #include "util/cleanup.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 struct stg_place {
@@ -13,16 +14,36 @@ struct stg_place {
 };
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
+static _Atomic uint64_t moves; /* renames through the mount that have begun */
 
 static bool is_same(const struct stg_place *place, const struct stg_inode *parent,
                     const char *name) {
     return place && place->parent == parent && !strcmp(place->name, name);
 }
 
-int stg_place_set(struct stg_inode *inode, struct stg_inode *parent, const char *name) {
+uint64_t stg_place_moves(void) { return atomic_load(&moves); }
+
+void stg_place_moving(void) { atomic_fetch_add(&moves, 1); }
+
+/* Takes the place, and gives the old one back; or, where it is older than a rename, that one. */
+static struct stg_place *exchange(struct stg_inode *inode, struct stg_place *place,
+                                  uint64_t seen_moves) {
+    struct stg_place *old;
+
+    stg_lock_take(&lock);
+    old = inode->place;
+    if (old && seen_moves != STG_PLACE_CERTAIN && seen_moves != atomic_load(&moves))
+        old = place;
+    else
+        inode->place = place;
+    stg_lock_drop(&lock);
+    return old;
+}
+
+int stg_place_set(struct stg_inode *inode, struct stg_inode *parent, const char *name,
+                  uint64_t seen_moves) {
     size_t name_bytes = strlen(name) + 1;
     struct stg_place *place;
-    struct stg_place *old;
     bool same;
 
     stg_lock_take(&lock);
@@ -36,13 +57,10 @@ int stg_place_set(struct stg_inode *inode, struct stg_inode *parent, const char 
     place->parent = parent;
     memcpy(place->name, name, name_bytes);
     stg_inode_ref(parent);
-    stg_lock_take(&lock);
-    old = inode->place;
-    inode->place = place;
-    stg_lock_drop(&lock);
-    if (old) {
-        stg_inode_unref(old->parent);
-        free(old);
+    place = exchange(inode, place, seen_moves);
+    if (place) {
+        stg_inode_unref(place->parent);
+        free(place);
     }
     return 0;
 }
@@ -63,14 +81,13 @@ int stg_place_get(struct stg_inode *inode, struct stg_inode **ret_parent, char *
     return error;
 }
 
-void stg_place_free(struct stg_inode *inode) {
+struct stg_inode *stg_place_free(struct stg_inode *inode) {
     struct stg_place *place = inode->place; /* the last user: no lock needed */
+    struct stg_inode *parent = place ? place->parent : NULL;
 
     inode->place = NULL;
-    if (place) {
-        stg_inode_unref(place->parent);
-        free(place);
-    }
+    free(place);
+    return parent;
 }
 
 void stg_place_discard(struct stg_inode *inode) {

@@ -7,16 +7,32 @@
 #ifndef STG_FS_PLACE_H
 #define STG_FS_PLACE_H
 
+#include <stdint.h>
+
 struct stg_inode;
 
-/* Sets where the inode is. Returns 0 or -ENOMEM; then the old place stands. */
-int stg_place_set(struct stg_inode *inode, struct stg_inode *parent, const char *name);
+/*
+ * Who answers the kernel knows where an object is: the kernel keeps lookups and renames of a name
+ * apart. Who looks by himself has asked for the moves before he looked.
+ */
+#define STG_PLACE_CERTAIN UINT64_MAX
+uint64_t stg_place_moves(void);
+
+/* A rename through the mount begins, which sets the new places when it is done. */
+void stg_place_moving(void);
+
+/*
+ * Sets where the inode was found, when there had been `seen_moves`: where more have begun since, a
+ * place that it has stands. Returns 0 or -ENOMEM; then the old place stands.
+ */
+int stg_place_set(struct stg_inode *inode, struct stg_inode *parent, const char *name,
+                  uint64_t seen_moves);
 
 /* A copy of the place: `*ret_parent` referenced, `*ret_name` owned. -ESTALE where there is none. */
 int stg_place_get(struct stg_inode *inode, struct stg_inode **ret_parent, char **ret_name);
 
-/* Frees the place and drops its reference to the parent. */
-void stg_place_free(struct stg_inode *inode);
+/* Frees the place. Returns its parent, whose reference is the caller's; NULL: there was none. */
+struct stg_inode *stg_place_free(struct stg_inode *inode);
 
 /* Frees the place alone: for the end of the mount, when every inode is freed anyway. */
 void stg_place_discard(struct stg_inode *inode);

@@ -155,10 +155,15 @@ void stg_predict_met(struct stg_inode *inode, struct stg_inode *folder, const ch
         stg_inode_unref(folder);
 }
 
-void stg_predict_free(struct stg_inode *inode) {
-    if (inode->folder)
-        stg_inode_unref(inode->folder);
-    inode->folder = NULL;
+void stg_predict_removed(struct stg_inode *inode) {
+    if (inode->type != (S_IFDIR >> 12) || !inode->volume->remote || !is_any_on())
+        return;
+    stg_include_removed(inode);
+    stg_sibling_removed(inode);
+}
+
+struct stg_inode *stg_predict_free(struct stg_inode *inode) {
+    return atomic_exchange(&inode->folder, NULL);
 }
 
 void stg_predict_probed(struct stg_inode *folder, const char *name) {
@@ -203,13 +208,18 @@ struct stg_inode *stg_predict_find(struct stg_inode *folder, const char *name) {
 }
 
 void stg_predict_stage(struct stg_inode *inode, enum stg_predictor which) {
-    uint8_t by = (uint8_t)(1U << which << STG_HINT_BY_SHIFT);
-    uint8_t all = (uint8_t)(~0U << STG_HINT_BY_SHIFT);
+    const uint8_t all = (uint8_t)(~0U << STG_HINT_BY_SHIFT);
+    uint8_t mark = (uint8_t)(1U << which << STG_HINT_BY_SHIFT) | STG_HINT_GUESSED;
 
-    if (!inode->volume->remote || stg_predict_holds_back(which) || !stg_staging_predict(inode))
+    if (!inode->volume->remote || !stg_staging_may_predict(inode))
         return;
+    /* First: who opens it while it is being fetched has been helped, too. */
     (void)atomic_fetch_and(&inode->hints, (uint8_t)~all);
-    (void)atomic_fetch_or(&inode->hints, by | STG_HINT_GUESSED);
+    (void)atomic_fetch_or(&inode->hints, mark);
+    if (!stg_staging_predict(inode)) {
+        (void)atomic_fetch_and(&inode->hints, (uint8_t)~mark);
+        return;
+    }
     count_guess(which, atomic_load_explicit(&inode->size_bytes, memory_order_relaxed));
 }
 

@@ -3,9 +3,10 @@
  * What will be read next is guessed, and staged before it is asked for, on sources that answer over
  * a network:
  *
- *   includes  a C or C++ file that is being staged is searched for what it includes, which is
- * staged in turn, breadth first (predict_include.c) siblings  who opens the files of a folder one
- * after the other gets the next ones (predict_sibling.c)
+ * - includes: a C or C++ file that is being staged is searched for what it includes, which is
+ *   staged in turn, breadth first (predict_include.c);
+ * - siblings: who opens the files of a folder one after the other gets the next ones
+ *   (predict_sibling.c).
  *
  * A guess is never waited for, and never in the way: readers come first in the queue of fetches,
  * what nobody has read is evicted first, and nothing is guessed while the copies fill most of
@@ -36,8 +37,14 @@ void stg_predict_wanted(struct stg_inode *inode, bool missed);
 /* The beginning of the file was read from the source, by whoever stages it. */
 void stg_predict_content(struct stg_inode *inode, const char *content, uint64_t bytes);
 
-/* Gives up what the inode keeps of all that. */
-void stg_predict_free(struct stg_inode *inode);
+/* The object's last name was removed through the mount: nothing is guessed from it any more. */
+void stg_predict_removed(struct stg_inode *inode);
+
+/*
+ * Gives up what the inode keeps of all that. Returns the folder that it was found in first, whose
+ * reference is the caller's; NULL: none is kept.
+ */
+struct stg_inode *stg_predict_free(struct stg_inode *inode);
 
 /* What a predictor has done since the mount began. */
 struct stg_predict_view {

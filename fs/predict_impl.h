@@ -33,7 +33,10 @@ bool stg_predict_is_dots(const char *name);
 /* Does the predictor hold back? Counts a guess that is not followed because of that. */
 bool stg_predict_holds_back(enum stg_predictor which);
 
-/* Has the file staged, where it is small, regular and not staged yet. May look at the source. */
+/*
+ * Has the file staged, where it is small, regular and not staged yet. May look at the source. Who
+ * calls has asked whether the predictor holds back.
+ */
 void stg_predict_stage(struct stg_inode *inode, enum stg_predictor which);
 
 /*
@@ -47,10 +50,12 @@ struct stg_inode *stg_predict_find(struct stg_inode *folder, const char *name);
 void stg_include_scan(struct stg_inode *inode, const char *content, uint64_t bytes);
 void stg_include_probed(struct stg_inode *folder, const char *name);
 void stg_include_resolve(struct stg_inode *folder, const char *name, bool angled);
+void stg_include_removed(const struct stg_inode *folder);
 void stg_include_fini(void);
 
 void stg_sibling_opened(struct stg_inode *inode);
 void stg_sibling_read_folder(struct stg_inode *folder);
+void stg_sibling_removed(const struct stg_inode *folder);
 void stg_sibling_fini(void);
 
 #endif

@@ -7,7 +7,8 @@
  * these are tried.
  *
  * Owns the folders that are searched, what was found out lately, and the names that were found
- * nowhere, which are tried again in each new folder. All tables are of fixed size, and forget.
+ * nowhere, which are tried again in each new folder. All tables are of fixed size, and forget what
+ * was used least lately, or is oldest.
  */
 #include "fs/predict_impl.h"
 
@@ -28,6 +29,8 @@
 #define SCAN_MAX_BYTES ((uint64_t)1 << 20) /* of a file: who fetches it waits for that */
 #define FOUND_NS INT64_C(60000000000)
 #define ABSENT_NS INT64_C(10000000000)
+/* A name that was found nowhere for so long is of a system header, or of another machine. */
+#define UNRESOLVED_NS INT64_C(600000000000)
 
 enum verdict { UNKNOWN, ABSENT, FOUND };
 
@@ -37,9 +40,16 @@ struct memo {
     enum verdict verdict;
 };
 
-struct unresolved {
+struct searched {
     struct stg_inode *folder; /* referenced */
+    int64_t probed_ns;        /* monotonic: for the last time */
+};
+
+struct unresolved {
+    struct stg_inode *folder; /* referenced; NULL: free */
     char *name;               /* owned */
+    uint64_t key;
+    int64_t kept_ns; /* monotonic */
     bool angled;
 };
 
@@ -47,11 +57,12 @@ static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
 /* First components of names that were read in an #include; and those quoted, by their folder. */
 static _Atomic uint64_t wanted[WANTED_SLOTS];
 static _Atomic uint64_t quoted[WANTED_SLOTS];
-static struct memo memos[MEMO_SLOTS];            /* protected by lock, as all below */
-static struct stg_inode *searched[SEARCHED_MAX]; /* referenced, in the order of the first probe */
+static struct memo memos[MEMO_SLOTS];          /* protected by lock, as all below */
+static struct searched searched[SEARCHED_MAX]; /* in the order of the first probe */
 static unsigned searched_count;
+static uint64_t searched_ever; /* folders that were added */
 static struct unresolved unresolved[UNRESOLVED_MAX];
-static unsigned unresolved_count;
+static unsigned unresolved_next; /* where the oldest is */
 static bool ended;
 
 /* ---- small tables ---- */
@@ -114,49 +125,119 @@ void stg_include_scan(struct stg_inode *inode, const char *content, uint64_t byt
 
 /* ---- where is searched ---- */
 
+static void free_unresolved(struct unresolved *one) {
+    if (one->folder)
+        stg_inode_unref(one->folder);
+    free(one->name);
+}
+
+/* Takes those that are of the folder, or all for NULL. `taken` has room for all. */
+static unsigned take_unresolved_locked(const struct stg_inode *folder, struct unresolved *taken) {
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < UNRESOLVED_MAX; i++) {
+        struct unresolved *one = &unresolved[(unresolved_next + i) % UNRESOLVED_MAX];
+
+        if (!one->folder || (folder && one->folder != folder))
+            continue;
+        taken[count++] = *one;
+        *one = (struct unresolved){0};
+    }
+    return count;
+}
+
 static void try_unresolved(void) {
     stg_auto_free struct unresolved *taken = calloc(UNRESOLVED_MAX, sizeof(*taken));
+    int64_t oldest_ns = stg_clock_monotonic_ns() - UNRESOLVED_NS;
     unsigned count;
 
     if (!taken)
         return;
     stg_lock_take(&lock);
-    count = unresolved_count;
-    memcpy(taken, unresolved, count * sizeof(*taken));
-    unresolved_count = 0;
+    count = take_unresolved_locked(NULL, taken);
     stg_lock_drop(&lock);
     for (unsigned i = 0; i < count; i++) {
-        (void)stg_predict_push(taken[i].angled ? STG_GUESS_INCLUDE_ANGLED
-                                               : STG_GUESS_INCLUDE_QUOTED,
-                               taken[i].folder, taken[i].name); /* or it is not predicted */
-        stg_inode_unref(taken[i].folder);
-        free(taken[i].name);
+        if (taken[i].kept_ns > oldest_ns)
+            (void)stg_predict_push(taken[i].angled ? STG_GUESS_INCLUDE_ANGLED
+                                                   : STG_GUESS_INCLUDE_QUOTED,
+                                   taken[i].folder, taken[i].name); /* or it is not predicted */
+        free_unresolved(&taken[i]);
     }
 }
 
-static bool is_searched_locked(const struct stg_inode *folder) {
+static struct searched *find_searched_locked(const struct stg_inode *folder) {
     for (unsigned i = 0; i < searched_count; i++)
-        if (searched[i] == folder)
-            return true;
-    return false;
+        if (searched[i].folder == folder)
+            return &searched[i];
+    return NULL;
+}
+
+/* Takes the entry out. Its reference is the caller's. */
+static struct stg_inode *remove_searched_locked(struct searched *one) {
+    struct stg_inode *folder = one->folder;
+
+    memmove(one, one + 1, sizeof(*one) * (size_t)(&searched[--searched_count] - one));
+    return folder;
+}
+
+/* Adds the folder. Returns the one that makes room for it, with its reference; NULL: none has to.
+ */
+static struct stg_inode *add_searched_locked(struct stg_inode *folder, int64_t now_ns) {
+    struct stg_inode *gone = NULL;
+    struct searched *oldest = searched;
+
+    for (unsigned i = 1; i < searched_count; i++)
+        if (searched[i].probed_ns < oldest->probed_ns)
+            oldest = &searched[i];
+    if (searched_count == SEARCHED_MAX)
+        gone = remove_searched_locked(oldest);
+    stg_inode_ref(folder);
+    searched[searched_count++] = (struct searched){folder, now_ns};
+    searched_ever++;
+    return gone;
 }
 
 void stg_include_probed(struct stg_inode *folder, const char *name) {
     size_t bytes = strlen(name);
+    int64_t now_ns = stg_clock_monotonic_ns();
+    struct stg_inode *gone = NULL;
+    struct searched *known;
     bool is_new;
 
     if (!is_remembered(wanted, stg_hash_bytes(name, bytes, 0)) ||
         is_remembered(quoted, key_of(folder, name, bytes)))
         return;
     stg_lock_take(&lock);
-    is_new = !ended && searched_count < SEARCHED_MAX && !is_searched_locked(folder);
-    if (is_new) {
-        stg_inode_ref(folder);
-        searched[searched_count++] = folder;
-    }
+    known = find_searched_locked(folder);
+    is_new = !known && !ended;
+    if (known)
+        known->probed_ns = now_ns;
+    if (is_new)
+        gone = add_searched_locked(folder, now_ns);
     stg_lock_drop(&lock);
+    if (gone)
+        stg_inode_unref(gone);
     if (is_new)
         try_unresolved();
+}
+
+void stg_include_removed(const struct stg_inode *folder) {
+    stg_auto_free struct unresolved *taken = calloc(UNRESOLVED_MAX, sizeof(*taken));
+    struct searched *known;
+    struct stg_inode *gone = NULL;
+    unsigned count = 0;
+
+    stg_lock_take(&lock);
+    known = find_searched_locked(folder);
+    if (known)
+        gone = remove_searched_locked(known);
+    if (taken) /* else they go with their age */
+        count = take_unresolved_locked(folder, taken);
+    stg_lock_drop(&lock);
+    for (unsigned i = 0; i < count; i++)
+        free_unresolved(&taken[i]);
+    if (gone)
+        stg_inode_unref(gone);
 }
 
 /* ---- resolving ---- */
@@ -210,15 +291,17 @@ static bool is_in(struct stg_inode *folder, const char *name) {
     return verdict == FOUND;
 }
 
-static bool is_in_searched(const char *name) {
+/* `*ret_ever`: how many folders had been added when they were looked through. */
+static bool is_in_searched(const char *name, uint64_t *ret_ever) {
     struct stg_inode *folders[SEARCHED_MAX];
     bool found = false;
     unsigned count;
 
     stg_lock_take(&lock);
+    *ret_ever = searched_ever;
     count = searched_count;
     for (unsigned i = 0; i < count; i++) {
-        folders[i] = searched[i];
+        folders[i] = searched[i].folder;
         stg_inode_ref(folders[i]);
     }
     stg_lock_drop(&lock);
@@ -240,31 +323,52 @@ static bool is_above(const struct stg_inode *folder, const char *name) {
     return false;
 }
 
-/* Keeps what was found nowhere. */
-static void keep_unresolved(struct stg_inode *folder, const char *name, bool angled) {
-    struct unresolved one = {folder, strdup(name), angled};
-    bool kept;
+static bool is_kept_locked(uint64_t key) {
+    for (unsigned i = 0; i < UNRESOLVED_MAX; i++)
+        if (unresolved[i].folder && unresolved[i].key == key)
+            return true;
+    return false;
+}
 
-    if (!one.name)
-        return;
+/*
+ * Keeps what was found nowhere, the oldest making room for it. False where another folder was added
+ * since it was looked for: that has to be looked through, too.
+ */
+static bool keep_unresolved(struct stg_inode *folder, const char *name, bool angled,
+                            uint64_t seen_ever) {
+    struct unresolved one = {.folder = folder,
+                             .name = strdup(name),
+                             .key = key_of(folder, name, strlen(name)) + angled,
+                             .kept_ns = stg_clock_monotonic_ns(),
+                             .angled = angled};
+    bool current;
+
     stg_inode_ref(folder);
     stg_lock_take(&lock);
-    kept = !ended && unresolved_count < UNRESOLVED_MAX;
-    if (kept)
-        unresolved[unresolved_count++] = one;
+    current = ended || searched_ever == seen_ever;
+    if (current && !ended && one.name && !is_kept_locked(one.key)) {
+        struct unresolved *slot = &unresolved[unresolved_next];
+        struct unresolved oldest = *slot;
+
+        *slot = one;
+        unresolved_next = (unresolved_next + 1) % UNRESOLVED_MAX;
+        one = oldest;
+    }
     stg_lock_drop(&lock);
-    if (kept)
-        return;
-    stg_inode_unref(folder);
-    free(one.name);
+    free_unresolved(&one);
+    return current;
 }
 
 void stg_include_resolve(struct stg_inode *folder, const char *name, bool angled) {
+    uint64_t seen_ever;
+
     if (!angled && is_in(folder, name))
         return;
-    if (is_in_searched(name) || is_above(folder, name) || (angled && is_in(folder, name)))
-        return;
-    keep_unresolved(folder, name, angled);
+    do {
+        if (is_in_searched(name, &seen_ever) || is_above(folder, name) ||
+            (angled && is_in(folder, name)))
+            return;
+    } while (!keep_unresolved(folder, name, angled, seen_ever));
 }
 
 void stg_include_fini(void) {
@@ -272,10 +376,10 @@ void stg_include_fini(void) {
     ended = true; /* content may still come, and finds nothing to do */
     stg_lock_drop(&lock);
     for (unsigned i = 0; i < searched_count; i++)
-        stg_inode_unref(searched[i]);
-    for (unsigned i = 0; i < unresolved_count; i++) {
-        stg_inode_unref(unresolved[i].folder);
-        free(unresolved[i].name);
+        stg_inode_unref(searched[i].folder);
+    searched_count = 0;
+    for (unsigned i = 0; i < UNRESOLVED_MAX; i++) {
+        free_unresolved(&unresolved[i]);
+        unresolved[i] = (struct unresolved){0};
     }
-    searched_count = unresolved_count = 0;
 }

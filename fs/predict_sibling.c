@@ -307,6 +307,20 @@ void stg_sibling_read_folder(struct stg_inode *inode) {
     do_rest(inode, &todo);
 }
 
+void stg_sibling_removed(const struct stg_inode *inode) {
+    struct folder gone = {0};
+    struct folder *folder;
+
+    stg_lock_take(&lock);
+    folder = find_folder_locked(inode);
+    if (folder) {
+        gone = *folder;
+        *folder = (struct folder){0};
+    }
+    stg_lock_drop(&lock);
+    free_folder(&gone);
+}
+
 void stg_sibling_fini(void) {
     stg_lock_take(&lock);
     ended = true;

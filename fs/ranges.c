@@ -371,10 +371,11 @@ static void want_pieces(struct range_read *read) {
     one_less(read);
 }
 
-/* Has the next pieces fetched for a reader who goes from one to the next. */
-static void read_ahead(struct stg_inode *inode, uint64_t from, unsigned count) {
+/* Has the next pieces fetched before they are asked for. True where one of them comes now. */
+static bool read_ahead(struct stg_inode *inode, uint64_t from, unsigned count) {
     struct stg_lock *lock = stg_inode_io_lock(inode);
     struct stg_object *ahead[AHEAD_MAX] = {NULL};
+    bool begun = false;
 
     stg_lock_take(lock);
     for (unsigned i = 0; i < count && inode->staged->ranges; i++)
@@ -383,9 +384,11 @@ static void read_ahead(struct stg_inode *inode, uint64_t from, unsigned count) {
     for (unsigned i = 0; i < count; i++) {
         if (!ahead[i])
             continue;
-        (void)stg_object_want(stg_staging_cache(), ahead[i], STG_PRIORITY_PREDICTED, NULL);
+        if (!stg_object_want(stg_staging_cache(), ahead[i], STG_PRIORITY_PREDICTED, NULL))
+            begun = true;
         stg_staging_unref(ahead[i]);
     }
+    return begun;
 }
 
 /* READs of a sequential reader may come a little out of order. */
@@ -398,13 +401,14 @@ static void note_progress_locked(struct stg_ranges *ranges, uint64_t piece) {
         ranges->last = piece;
 }
 
-void stg_ranges_prefetch(struct stg_inode *inode) {
+bool stg_ranges_prefetch(struct stg_inode *inode) {
     struct stg_lock *lock = stg_inode_io_lock(inode);
     uint64_t room = stg_cache_usage(stg_staging_cache()).hot_limit_bytes;
     uint64_t count = 0;
+    bool begun = false;
 
     if (!stg_ranges_open(inode, NULL))
-        return;
+        return false;
     stg_lock_take(lock);
     if (inode->staged->ranges) {
         count = room / (inode->staged->ranges->piece_bytes * 2);
@@ -412,7 +416,8 @@ void stg_ranges_prefetch(struct stg_inode *inode) {
     }
     stg_lock_drop(lock);
     for (uint64_t at = 0; at < count; at += AHEAD_MAX)
-        read_ahead(inode, at, count - at < AHEAD_MAX ? (unsigned)(count - at) : AHEAD_MAX);
+        begun |= read_ahead(inode, at, count - at < AHEAD_MAX ? (unsigned)(count - at) : AHEAD_MAX);
+    return begun;
 }
 
 /* Takes the pieces for the READ. False where the inode is not staged by range now. */
@@ -471,7 +476,7 @@ bool stg_ranges_read(fuse_req_t req, struct stg_inode *inode, size_t size, off_t
         finish_read(read);
     }
     if (ahead)
-        read_ahead(inode, from, ahead);
+        (void)read_ahead(inode, from, ahead); /* or it is there */
     stg_inode_unref(inode);
     return true;
 }
@@ -490,7 +495,8 @@ void stg_ranges_view(struct stg_inode *inode, struct stg_staging_view *view) {
         if (piece)
             of_piece = stg_object_view(stg_staging_cache(), piece);
         view->staged_bytes += of_piece.staged_bytes;
-        if (of_piece.state == STG_HOT || (of_piece.state == STG_COLD && view->state != STG_HOT))
+        if (of_piece.state == STG_HOT || (of_piece.state == STG_COLD && view->state != STG_HOT) ||
+            (of_piece.state == STG_FILLING && view->state == STG_ABSENT))
             view->state = of_piece.state;
     }
     stg_lock_drop(lock);

@@ -37,8 +37,11 @@ void stg_ranges_lend(struct stg_inode *inode, int fd);
 /* The last open is gone; the io lock is held. */
 void stg_ranges_idle_locked(struct stg_inode *inode);
 
-/* Has all of the file fetched, as far as there is room for it; does not wait. */
-void stg_ranges_prefetch(struct stg_inode *inode);
+/*
+ * Has all of the file fetched, as far as there is room for it; does not wait. True where some of it
+ * was not there, and comes now.
+ */
+bool stg_ranges_prefetch(struct stg_inode *inode);
 
 /* The source is seen to be `now`: pieces of another version go. */
 void stg_ranges_compare(struct stg_inode *inode, const struct stg_identity *now);

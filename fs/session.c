@@ -13,6 +13,7 @@
 #include "fs/linger.h"
 #include "fs/live.h"
 #include "fs/ops.h"
+#include "fs/place.h"
 #include "fs/predict.h"
 #include "fs/readahead.h"
 #include "fs/serve.h"
@@ -35,7 +36,7 @@ static int make_root(void) {
 
     if (statx(stg_fs.source_fd, "", AT_EMPTY_PATH, STG_STATX_MASK, &stx))
         return -errno;
-    return stg_inode_get(stg_fs.source_fd, &stx, NULL, NULL, &stg_fs.root);
+    return stg_inode_get(stg_fs.source_fd, &stx, NULL, NULL, STG_PLACE_CERTAIN, &stg_fs.root);
 }
 
 /* The cache takes a quarter of the limit on descriptors. */

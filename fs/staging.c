@@ -574,29 +574,50 @@ int stg_staging_stage(struct stg_inode *inode, int mode, struct stg_waiter *wait
     (void)look_if_due(inode); /* what is wrong with the source, the fetch says */
     object = begin_copy(inode, mode, true, &too_early, &action);
     if (action == STG_ACTION_RANGES && mode != STG_MODE_MMAP && (is_seen(inode) || !look(inode)))
-        stg_ranges_prefetch(inode);
+        (void)stg_ranges_prefetch(inode); /* all is there, or comes by what is read */
     if (!object)
         return -EOPNOTSUPP;
     *ret_object = object;
     return want(object, STG_PRIORITY_EXPLICIT, waiter);
 }
 
-bool stg_staging_predict(struct stg_inode *inode) {
+/* The mode that was asked for the file, or STG_STAGED_NO_MODE. */
+static int own_mode(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    int mode;
+
+    stg_lock_take(lock);
+    mode = inode->staged ? inode->staged->mode : STG_STAGED_NO_MODE;
+    stg_lock_drop(lock);
+    return mode;
+}
+
+bool stg_staging_may_predict(struct stg_inode *inode) {
     uint64_t size_bytes = atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
+    struct stg_decision decision;
+    int mode;
+
+    if (!cache || !stg_io_may_be_staged(inode) || size_bytes > atomic_load(&threshold_bytes))
+        return false;
+    mode = own_mode(inode);
+    decision = decide(inode, mode, mode >= 0, -1);
+    if (decision.mode == STG_MODE_MMAP) /* by what is read of it */
+        return false;
+    return (decision.action == STG_ACTION_COPY || decision.action == STG_ACTION_RANGES) &&
+           !is_there(inode);
+}
+
+bool stg_staging_predict(struct stg_inode *inode) {
     enum stg_action action = STG_ACTION_NONE;
     struct stg_object *object;
     bool too_early;
     bool begun;
 
-    if (!cache || !stg_io_may_be_staged(inode) || size_bytes > atomic_load(&threshold_bytes))
-        return false;
-    if (is_there(inode))
+    if (!stg_staging_may_predict(inode))
         return false;
     object = begin_copy(inode, STG_STAGED_NO_MODE, false, &too_early, &action);
-    if (action == STG_ACTION_RANGES && (is_seen(inode) || !look(inode))) {
-        stg_ranges_prefetch(inode);
-        return true;
-    }
+    if (action == STG_ACTION_RANGES)
+        return (is_seen(inode) || !look(inode)) && stg_ranges_prefetch(inode);
     if (!object)
         return false;
     begun = !stg_object_want(cache, object, STG_PRIORITY_PREDICTED, NULL);

@@ -107,8 +107,14 @@ int stg_staging_stage(struct stg_inode *inode, int mode, struct stg_waiter *wait
                       struct stg_object **ret_object);
 
 /*
- * Has a small file staged without anybody waiting for it, where the mount's rules have it staged
- * when it is opened. True where that begins now. May look at the source.
+ * Would the file, by what is known of it, be copied whole when somebody opens it, and is it not,
+ * nor being copied? Asks nobody.
+ */
+bool stg_staging_may_predict(struct stg_inode *inode);
+
+/*
+ * Has such a file staged without anybody waiting for it. True where that begins now. May look at
+ * the source.
  */
 bool stg_staging_predict(struct stg_inode *inode);
 

@@ -72,6 +72,11 @@ cat >"$under/odd/o.c" <<END
 #include "good.h"
 END
 echo 'int good;' >"$under/odd/good.h"
+for i in $(seq 70); do mkdir -p "$under/path/d$i"; done
+mkdir "$under/path/gone"
+printf '#include <%s.h>\n' probe >"$under/path/first.c"
+printf '#include <%s.h>\n' last >"$under/path/second.c"
+echo 'int last;' >"$under/path/d70/last.h"
 find "$under" -type f -exec touch -d '2 hours ago' {} +
 mount_slow latency_us=300 || done_testing
 
@@ -117,6 +122,20 @@ change() { echo 'int changed_behind;' >"$under/src/near.h" && "$BUILD_DIR/client
 check "one is changed behind" change
 check "what is read is the new one, as soon as the source has it" wait_for 10 same src/near.h
 unmount_fs && pass "the mount ends cleanly"
+
+mount_fs uring=off,ttl=300 || done_testing
+probe_all() { for i in $(seq 70); do [ ! -e "$MNT/path/d$i/probe.h" ] || return 1; done; }
+check "one whose header is nowhere" same path/first.c
+probe_gone() { [ ! -e "$MNT/path/gone/probe.h" ]; }
+kept_open() { find "/proc/$DAEMON/fd" -lname '*/path/gone*' | grep -q .; }
+let_go() { ! kept_open; }
+check "a folder is asked for it" probe_gone
+check "and removed" rmdir "$MNT/path/gone"
+check "it is not kept for that" wait_for 10 let_go
+check "more folders than are kept are asked for it" probe_all
+check "another" same path/second.c
+check "is found in the last of them" wait_for 30 staged path/d70/last.h
+unmount_fs
 
 mount_fs uring=off,ttl=300,predict=none || done_testing
 check "predict=none: a source is read" same src/a.c
