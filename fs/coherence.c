@@ -20,10 +20,14 @@
 /* How long one write(2) may take, for a sync to be sure of what was read meanwhile. */
 #define WRITE_MAX_S 10.0
 #define SETTLED UINT64_C(1)
+/* Nothing lies longer between a look at the source and what follows from it. */
+#define LOOK_MAX_NS INT64_C(1000000000)
 #define PAUSE_FIRST_NS 100000L
 #define PAUSE_MAX_NS 20000000L
 
 static atomic_bool stopping;
+static struct stg_lock versions_lock = STG_LOCK(STG_RANK_PLACES);
+static pthread_cond_t dropped = PTHREAD_COND_INITIALIZER;
 
 static const char *const names[] = {[STG_COHERENCE_AUTO] = "auto",
                                     [STG_COHERENCE_WATCH] = "watch",
@@ -87,24 +91,20 @@ int64_t stg_coherence_recheck_ns(const struct stg_inode *inode) {
 
 /* ---- versions ---- */
 
-/* Of what the kernel compares by itself. */
-static uint64_t shape_of(const struct statx *stx) {
-    const uint64_t words[] = {stx->stx_size, (uint64_t)stx->stx_mtime.tv_sec,
-                              stx->stx_mtime.tv_nsec};
-
-    return stg_hash_bytes(words, sizeof(words), 0);
-}
-
 static uint64_t version_of(const struct statx *stx) {
-    const uint64_t words[] = {shape_of(stx), (uint64_t)stx->stx_ctime.tv_sec,
+    const uint64_t words[] = {stx->stx_size, (uint64_t)stx->stx_mtime.tv_sec,
+                              stx->stx_mtime.tv_nsec, (uint64_t)stx->stx_ctime.tv_sec,
                               stx->stx_ctime.tv_nsec};
 
     return stg_hash_bytes(words, sizeof(words), 0) & ~SETTLED;
 }
 
+static int64_t ctime_ns_of(const struct statx *stx) {
+    return stx->stx_ctime.tv_sec * INT64_C(1000000000) + stx->stx_ctime.tv_nsec;
+}
+
 static bool is_younger(const struct statx *stx, double seconds) {
-    int64_t age_ns = stg_clock_realtime_ns() -
-                     (stx->stx_ctime.tv_sec * INT64_C(1000000000) + stx->stx_ctime.tv_nsec);
+    int64_t age_ns = stg_clock_realtime_ns() - ctime_ns_of(stx);
 
     return age_ns >= 0 && age_ns < (int64_t)(seconds * 1e9);
 }
@@ -127,61 +127,86 @@ static bool are_current(uint64_t then, uint64_t now) {
     return then == now || then == (now | SETTLED);
 }
 
+static void note_version_locked(struct stg_inode *inode, const struct statx *stx,
+                                uint64_t version) {
+    atomic_store(&inode->version, version);
+    inode->version_ctime_ns = ctime_ns_of(stx);
+    inode->version_at_ns = stg_clock_monotonic_ns();
+}
+
 /*
- * Has the kernel other attributes than these for sure? It may have passed over the last that it was
- * told, and still have those before them: a file whose mtime is put back looks to it as if nothing
- * had happened.
+ * Is what was seen older than what another look has noted meanwhile? Where that was a while ago it
+ * is not, whatever the times are: somebody has set the source's clock back.
  */
-static bool is_new_shape(const struct stg_inode *inode, uint64_t shape) {
-    return atomic_load(&inode->shape) != shape && atomic_load(&inode->shape_before) != shape;
+static bool is_older_locked(const struct stg_inode *inode, const struct statx *stx) {
+    return atomic_load(&inode->version) && ctime_ns_of(stx) < inode->version_ctime_ns &&
+           stg_clock_monotonic_ns() - inode->version_at_ns < LOOK_MAX_NS;
 }
 
-static void note_shape(struct stg_inode *inode, uint64_t shape) {
-    if (atomic_load(&inode->shape) == shape)
-        return;
-    atomic_store(&inode->shape_before, atomic_load(&inode->shape));
-    atomic_store(&inode->shape, shape);
+/* True: the caller drops the pages of another version now, alone, and ends that with end_drop(). */
+static bool begin_drop(struct stg_inode *inode, const struct statx *stx, uint64_t now) {
+    bool begins;
+
+    stg_lock_take(&versions_lock);
+    while (inode->dropping && !are_current(atomic_load(&inode->version), now))
+        (void)stg_lock_wait(&versions_lock, &dropped, NULL); /* a second at most, each */
+    begins = !are_current(atomic_load(&inode->version), now) && !is_older_locked(inode, stx);
+    if (begins)
+        inode->dropping = true;
+    stg_lock_drop(&versions_lock);
+    return begins;
+}
+
+/* `done`: the pages are gone, and the version is `now`. */
+static void end_drop(struct stg_inode *inode, const struct statx *stx, uint64_t now, bool done) {
+    stg_lock_take(&versions_lock);
+    inode->dropping = false;
+    if (done)
+        note_version_locked(inode, stx, now);
+    (void)pthread_cond_broadcast(&dropped); /* cannot fail */
+    stg_lock_drop(&versions_lock);
+}
+
+static bool drop_pages(struct stg_inode *inode, uint64_t now) {
+    if (!atomic_load(&inode->paged))
+        return true;
+    if ((atomic_load(&inode->version) | SETTLED) != now)
+        return stg_notify_pages_wait(inode);
+    stg_notify_pages_later(inode);
+    return true;
 }
 
 /*
- * The kernel does not take attributes that were asked for before it was told to drop something. So
- * it is told only of what it does not see by itself, with the attributes that are being answered:
- * another ctime alone. And what changed in a tick of the clock is dropped once more after that
- * tick, and after the answer.
+ * The kernel drops pages by itself where an answer has another size or mtime, but not soon enough:
+ * of two looks at once one may be passed over, as it was asked for before the other's answer came;
+ * and who comes second finds the new attributes while the first has not yet dropped the pages
+ * (fuse_change_attributes()). So they are gone before anybody is told of another version.
+ *
+ * The kernel does not take attributes that were asked for before it was told to drop something; it
+ * asks for them once more when it needs them, at the latest when the open checks the permissions.
+ * So it is told once for each version, and not by a look that comes late with an older one: else
+ * who has opened the file could read it with the size that it had before.
+ *
+ * What changed in a tick of the clock is dropped once more after that tick, and after the answer.
  */
 void stg_coherence_saw(struct stg_inode *inode, const struct statx *stx) {
     uint64_t never = 0;
-    uint64_t shape;
-    uint64_t then;
     uint64_t now;
 
     if (!stg_fs.no_open || stg_coherence_is_watched(inode) || !stg_inode_is_regular(inode))
         return; /* events drop the pages of what is watched */
     now = marked_version(inode, stx);
-    shape = shape_of(stx);
     if (stg_fs.options.coherence == STG_COHERENCE_FROZEN) { /* for a sync to compare with */
         (void)atomic_compare_exchange_strong(&inode->version, &never, now);
         return;
     }
-    then = atomic_load(&inode->version);
-    if (are_current(then, now))
-        return;
-    if (!atomic_load(&inode->paged) || is_new_shape(inode, shape)) {
-        /* There are no pages, or the kernel drops them. */
-    } else if ((then | SETTLED) == now) {
-        stg_notify_pages_later(inode);
-    } else if (!stg_notify_pages_wait(inode)) {
-        return; /* only when they are gone it is another: else a second look would not wait */
-    }
-    note_shape(inode, shape);
-    atomic_store(&inode->version, now);
+    if (!are_current(atomic_load(&inode->version), now) && begin_drop(inode, stx, now))
+        end_drop(inode, stx, now, drop_pages(inode, now));
 }
 
-void stg_coherence_changed(struct stg_inode *inode, const struct statx *stx) {
-    if (!stg_fs.no_open || stg_coherence_is_watched(inode))
-        return;
-    note_shape(inode, shape_of(stx));
-    atomic_store(&inode->version, 0);
+void stg_coherence_changed(struct stg_inode *inode) {
+    if (stg_fs.no_open && !stg_coherence_is_watched(inode))
+        atomic_store(&inode->version, 0);
 }
 
 /* ---- requests under way ---- */
@@ -266,21 +291,28 @@ void stg_coherence_doubt_all(void) {
 }
 
 /*
- * Is the file another than that of which the kernel may have pages? Looks at the source. While a
- * write(2) goes on it has the times of its begin (file_update_time()): what was read then is not
- * told from what is read after it.
+ * Is the file another than that of which the kernel may have pages? Looks at the source, and gives
+ * the version that it has there; 0: it cannot be looked at. While a write(2) goes on it has the
+ * times of its begin (file_update_time()): what was read then is not told from what is read after
+ * it.
  */
-static bool is_another(struct stg_inode *inode) {
+static bool is_another(struct stg_inode *inode, struct statx *ret_stx, uint64_t *ret_now) {
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
-    struct statx stx;
-    uint64_t now;
 
+    *ret_now = 0;
     if (stg_inode_fd(inode, &lent) ||
-        statx(lent.fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STG_STATX_MASK, &stx))
+        statx(lent.fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STG_STATX_MASK, ret_stx))
         return true;
-    now = marked_version(inode, &stx);
-    return !are_current(atomic_exchange(&inode->version, now), now) ||
-           is_younger(&stx, WRITE_MAX_S);
+    *ret_now = marked_version(inode, ret_stx);
+    return !are_current(atomic_load(&inode->version), *ret_now) || is_younger(ret_stx, WRITE_MAX_S);
+}
+
+/* Only when the pages of others are gone: else a look would not wait for that. */
+static void note_version(struct stg_inode *inode, const struct statx *stx, uint64_t version) {
+    stg_lock_take(&versions_lock);
+    if (!is_older_locked(inode, stx))
+        note_version_locked(inode, stx, version);
+    stg_lock_drop(&versions_lock);
 }
 
 /* What the kernel had not taken the answer for yet. */
@@ -309,14 +341,20 @@ static void add_late(struct pass *pass, struct stg_inode *inode) {
 static void revalidate(struct stg_inode *inode, void *context) {
     bool regular = stg_inode_is_regular(inode);
     bool drop = !regular || !stg_fs.no_open;
+    struct statx stx;
+    uint64_t now = 0;
 
     if (stg_coherence_is_watched(inode) || atomic_load(&stopping))
         return;
     stg_staging_recheck(inode); /* first: a READ after the drop must not be given an old copy */
     if (!drop && atomic_load(&inode->paged))
-        drop = is_another(inode);
-    if (!stg_notify_inode(inode, drop) && stg_inode_is_known(inode))
+        drop = is_another(inode, &stx, &now);
+    if (stg_notify_inode(inode, drop)) {
+        if (now)
+            note_version(inode, &stx, now);
+    } else if (stg_inode_is_known(inode)) {
         add_late(context, inode);
+    }
 }
 
 /*

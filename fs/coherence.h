@@ -9,9 +9,7 @@
  *   frozen  for ever, and nothing is looked at again.
  *
  * An object's `version` stands for the size and the times of the content that the kernel has pages
- * of. The kernel drops pages by itself where size or mtime are seen to be others
- * (FUSE_AUTO_INVAL_DATA); a rewrite that restores both is seen here, by the ctime, and the pages
- * are dropped before the attributes are answered.
+ * of. Where they are seen to be others, those pages are dropped before that is answered.
  *
  * docs/coherence.md has the promises in words for users.
  */
@@ -53,7 +51,7 @@ void stg_coherence_saw(struct stg_inode *inode, const struct statx *stx);
  * The attributes were changed through the mount, and are going to be answered: the kernel takes
  * them without a look at its pages, which may have been of the past before that.
  */
-void stg_coherence_changed(struct stg_inode *inode, const struct statx *stx);
+void stg_coherence_changed(struct stg_inode *inode);
 
 /* ---- requests that answer what they have seen ---- */
 

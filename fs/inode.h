@@ -40,23 +40,24 @@ struct stg_inode {
     _Atomic(struct stg_listing *) listing; /* of a folder; the rest under listing.c's lock */
     _Atomic(struct stg_inode *) folder;    /* set once: where it was found first, referenced;
                                               on remote volumes, see predict.h */
-    _Atomic uint64_t shape;        /* of the attributes that the kernel was told last; the same */
-    _Atomic uint64_t shape_before; /* the one before that, which it may still have */
-    _Atomic uint64_t version;      /* of the content that the kernel may have, see coherence.h */
-    uint64_t nlookup;              /* the kernel's lookup count; protected by the shard's lock */
-    uint32_t refs;                 /* the daemon's references; protected by the shard's lock */
-    int32_t pinned_fd;             /* O_PATH of an object that has no name any more, or -1;
-                                      protected by the place lock */
-    int32_t backing_id;            /* protected by the inode's io lock */
-    uint32_t opens;                /* the same */
-    uint32_t writers;              /* of them those for writing; the same */
-    uint16_t cache_slot;           /* protected by the descriptor cache's lock; 0: none */
-    uint8_t io_mode;               /* enum stg_iomode; protected by the io lock */
-    bool queued;                   /* is on the linger queue; protected by the io lock */
-    bool mapped;                   /* may be changed through a mapping that outlived its handle;
-                                      protected by the io lock */
-    bool capability_lost;          /* by removexattr; protected by the io lock */
-    bool hashed;                   /* still found by lookups; protected by the shard's lock */
+    _Atomic uint64_t version; /* of the content that the kernel may have, see coherence.h */
+    int64_t version_ctime_ns; /* protected by the lock of versions in coherence.c, as the next */
+    int64_t version_at_ns;    /* monotonic: when it was noted */
+    uint64_t nlookup;         /* the kernel's lookup count; protected by the shard's lock */
+    uint32_t refs;            /* the daemon's references; protected by the shard's lock */
+    int32_t pinned_fd;        /* O_PATH of an object that has no name any more, or -1;
+                                 protected by the place lock */
+    int32_t backing_id;       /* protected by the inode's io lock */
+    uint32_t opens;           /* the same */
+    uint32_t writers;         /* of them those for writing; the same */
+    uint16_t cache_slot;      /* protected by the descriptor cache's lock; 0: none */
+    uint8_t io_mode;          /* enum stg_iomode; protected by the io lock */
+    bool queued;              /* is on the linger queue; protected by the io lock */
+    bool mapped;              /* may be changed through a mapping that outlived its handle;
+                                 protected by the io lock */
+    bool capability_lost;     /* by removexattr; protected by the io lock */
+    bool hashed;              /* still found by lookups; protected by the shard's lock */
+    bool dropping;            /* of pages of another version; protected by the lock of versions */
     _Atomic bool
         nameless; /* its last name was removed through the mount: who has a name is not it */
     _Atomic uint32_t looked; /* on volumes without handles: a hash of what it was when found last */

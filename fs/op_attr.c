@@ -43,7 +43,7 @@ static void reply_attributes(fuse_req_t req, struct stg_inode *inode, bool chang
         return;
     }
     if (changed)
-        stg_coherence_changed(inode, &stx);
+        stg_coherence_changed(inode);
     else
         stg_coherence_saw(inode, &stx);
     if (changed && stg_coherence_is_watched(inode))

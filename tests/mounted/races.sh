@@ -19,7 +19,7 @@ seconds=2
 
 cat >"$TMPDIR/races.py" <<'PYTHON'
 """races.py RACE SOURCE MOUNT SECONDS STAGECTL...: one race; ends with a traceback where a promise is broken."""
-import errno, os, random, subprocess, sys, threading, time
+import errno, mmap, os, random, struct, subprocess, sys, threading, time
 
 race, source, mount, seconds, *stagectl = sys.argv[1:]
 race, *details = race.split(":")
@@ -538,6 +538,57 @@ def race_list():
     join(threads)
 
 
+def race_strict():
+    """Who opens a file after a change has ended reads what it is then, whoever else looks at it meanwhile."""
+    shared = mmap.mmap(-1, 4096)  # the changes that have begun, and that have ended
+    path, name = os.path.join(source, "file"), "file"
+    end = time.monotonic() + 3 * float(seconds)
+
+    def number(which):
+        return struct.unpack_from("q", shared, 8 * which)[0]
+
+    def change():
+        version = number(0) + 1
+        struct.pack_into("q", shared, 0, version)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT)
+        before = os.fstat(fd)
+        if version % 3 == 0:
+            os.ftruncate(fd, 0)
+        os.pwrite(fd, make(name, version, 600), 0)
+        if version % 3:  # nothing but the ctime tells of it
+            os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.close(fd)
+        struct.pack_into("q", shared, 8, version)
+        time.sleep(random.random() * 0.003)
+
+    def look():
+        since = number(1)
+        data = read(os.path.join(mount, name))
+        if number(0) == since and data != make(name, since, 600):
+            raise Broken("%s, where version %d had been there before the open" % (versions(data), since))
+
+    def reader():  # a process of its own: threads of Python come one after the other
+        child = os.fork()
+        if child:
+            return child
+        status = 1
+        try:
+            while time.monotonic() < end:
+                look()
+            status = 0
+        except BaseException as error:
+            print(error, flush=True)
+        os._exit(status)
+
+    change()
+    readers = [reader() for i in range(4)]
+    while time.monotonic() < end:
+        change()
+    statuses = [os.waitpid(child, 0)[1] for child in readers]
+    if any(statuses):
+        raise Broken("readers ended with %s" % statuses)
+
+
 def race_busy():
     """Events and reads until the mount is gone; the file of the detail is there when all is going on."""
     names = ["file%d" % i for i in range(20)]
@@ -699,6 +750,13 @@ for mode in watch ttl,ttl=60; do
     check "$mode: what is open stays what it was when its name goes" race held
     ended "held, $mode"
 done
+
+# ---- looks at once ----
+
+new_dirs
+mount_fs coherence=strict || done_testing
+check "strict: what is opened is what the last change has made of it" race strict
+ended "strict"
 
 # ---- one file system twice below the source ----
 
