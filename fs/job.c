@@ -11,6 +11,7 @@
 #include "fs/ops.h"
 #include "fs/staging.h"
 #include "util/clock.h"
+#include "util/crew.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 
@@ -20,7 +21,6 @@
 #include <time.h>
 
 #define JOBS_MAX 256
-#define THREADS_MAX 64
 #define FORGET_NS INT64_C(60000000000)
 #define DEPTH_MAX 256
 /* Paths that wait to be looked up: with more than that nothing is taken in. */
@@ -61,7 +61,7 @@ struct request {
 };
 
 struct item {
-    struct item *next;
+    struct stg_crew_work work;
     struct request *request;
     struct stg_inode *from; /* referenced */
     unsigned depth;
@@ -69,17 +69,14 @@ struct item {
 };
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_LINGER);
-static pthread_cond_t filled = PTHREAD_COND_INITIALIZER;
 static struct job jobs[JOBS_MAX];
 static uint64_t next_job = 1;
 static struct set *sets;
 static uint32_t next_set = 1;
-static struct item *first, **last = &first;
-static uint64_t items; /* in that list */
-static pthread_t threads[THREADS_MAX];
-static unsigned thread_count;
-static unsigned idle;
-static bool stopping;
+
+static void work(struct stg_crew_work *work);
+static struct stg_crew crew = STG_CREW(STG_RANK_LINGER, .name = "staging on request",
+                                       .threads_max = STG_CREW_THREADS_MAX, .work = work);
 
 /* ---- jobs ---- */
 
@@ -424,18 +421,6 @@ static void drop_item(struct item *item) {
     free(item);
 }
 
-static void *look_up_forever(void *unused);
-
-/* One thread more, where all have work. */
-static void add_thread_locked(void) {
-    if (idle || thread_count == THREADS_MAX || stopping)
-        return;
-    if (!pthread_create(&threads[thread_count], NULL, look_up_forever, NULL))
-        thread_count++;
-    else if (!thread_count)
-        stg_error("no thread can be started for staging on request");
-}
-
 static int push(struct request *request, struct stg_inode *from, const char *path, unsigned depth) {
     size_t bytes = strlen(path) + 1;
     struct item *item = malloc(sizeof(*item) + bytes);
@@ -451,13 +436,11 @@ static int push(struct request *request, struct stg_inode *from, const char *pat
     job = find_job_locked(request->job);
     if (job)
         job->open++;
-    *last = item;
-    last = &item->next;
-    items++;
-    add_thread_locked();
-    pthread_cond_signal(&filled);
     stg_lock_drop(&lock);
-    return 0;
+    if (stg_crew_push(&crew, &item->work))
+        return 0;
+    drop_item(item);
+    return -ECANCELED; /* the mount ends */
 }
 
 /* A file that is being fetched for a job. */
@@ -567,34 +550,11 @@ static void look_up(struct item *item) {
     stg_inode_forget(inode, 1);
 }
 
-static struct item *pop(void) {
-    struct item *item;
+static void work(struct stg_crew_work *work) {
+    struct item *item = (struct item *)(void *)work;
 
-    stg_lock_take(&lock);
-    idle++;
-    while (!first && !stopping)
-        (void)stg_lock_wait(&lock, &filled, NULL); /* looked at again */
-    idle--;
-    item = stopping ? NULL : first;
-    if (item) {
-        items--;
-        first = item->next;
-        if (!first)
-            last = &first;
-    }
-    stg_lock_drop(&lock);
-    return item;
-}
-
-static void *look_up_forever(void *unused) {
-    struct item *item;
-
-    (void)unused;
-    while ((item = pop())) {
-        look_up(item);
-        drop_item(item);
-    }
-    return NULL;
+    look_up(item);
+    drop_item(item);
 }
 
 /* ---- requests ---- */
@@ -627,8 +587,10 @@ static int choose_job(struct request *request, uint64_t wanted) {
     struct job *job;
     int error = 0;
 
+    if (stg_crew_length(&crew) > ITEMS_MAX)
+        return -EAGAIN;
     stg_lock_take(&lock);
-    if (items > ITEMS_MAX || (!wanted && running_locked(request->caller.uid) >= JOBS_MAX / 4)) {
+    if (!wanted && running_locked(request->caller.uid) >= JOBS_MAX / 4) {
         stg_lock_drop(&lock);
         return -EAGAIN;
     }
@@ -673,21 +635,14 @@ int stg_job_add(struct stg_inode *inode, const struct stg_caller *caller,
 /* ---- the end ---- */
 
 void stg_job_stop(void) {
-    struct item *item;
-    unsigned count;
+    struct stg_crew_work *left = stg_crew_stop(&crew);
 
-    stg_lock_take(&lock);
-    stopping = true;
-    count = thread_count;
-    pthread_cond_broadcast(&filled);
-    stg_lock_drop(&lock);
-    for (unsigned i = 0; i < count; i++)
-        (void)pthread_join(threads[i], NULL); /* ours, and joined once */
-    while ((item = first)) {
-        first = item->next;
-        drop_item(item);
+    while (left) {
+        struct stg_crew_work *next = left->next;
+
+        drop_item((struct item *)(void *)left);
+        left = next;
     }
-    last = &first;
 }
 
 void stg_job_fini(void) {

@@ -9,9 +9,9 @@
 #include "fs/staging.h"
 #include "util/bytes.h"
 #include "util/clock.h"
-#include "util/log.h"
+#include "util/crew.h"
 
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,7 +25,7 @@
 #define RECORD_NS INT64_C(60000000000)
 
 struct guess {
-    struct guess *next;
+    struct stg_crew_work work;
     struct stg_inode *folder; /* referenced */
     enum stg_guess_kind kind;
     char name[];
@@ -38,16 +38,14 @@ struct account {
 };
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
-static pthread_cond_t filled = PTHREAD_COND_INITIALIZER;
 static struct account accounts[STG_PREDICTORS]; /* protected by lock, as all below */
 static uint64_t opened_files;
-static struct guess *first;
-static struct guess **last = &first;
-static unsigned guesses;
-static pthread_t threads[THREADS_MAX];
-static unsigned thread_count;
-static unsigned idle;
-static _Atomic bool stopping; /* set under the lock */
+static atomic_bool ending;
+
+static void work(struct stg_crew_work *work);
+static struct stg_crew crew =
+    STG_CREW(STG_RANK_PLACES, .name = "predictions", .threads_max = THREADS_MAX,
+             .length_max = GUESSES_MAX, .work = work);
 
 static const char *const names[STG_PREDICTORS] = {"includes", "siblings"};
 
@@ -55,7 +53,7 @@ bool stg_predict_is_on(enum stg_predictor which) {
     return stg_staging_cache() && (stg_fs.options.predict & 1U << which);
 }
 
-bool stg_predict_is_ending(void) { return atomic_load(&stopping); }
+bool stg_predict_is_ending(void) { return atomic_load(&ending); }
 
 bool stg_predict_is_dots(const char *name) {
     return !*name || !strcmp(name, ".") || !strcmp(name, "..");
@@ -255,49 +253,16 @@ static void follow(const struct guess *guess) {
 
 /* ---- the queue ---- */
 
-static struct guess *pop(void) {
-    struct guess *guess;
-
-    stg_lock_take(&lock);
-    idle++;
-    while (!first && !stopping)
-        (void)stg_lock_wait(&lock, &filled, NULL); /* looked at again */
-    idle--;
-    guess = stopping ? NULL : first;
-    if (guess) {
-        guesses--;
-        first = guess->next;
-        if (!first)
-            last = &first;
-    }
-    stg_lock_drop(&lock);
-    return guess;
-}
-
 static void drop_guess(struct guess *guess) {
     stg_inode_unref(guess->folder);
     free(guess);
 }
 
-static void *follow_forever(void *unused) {
-    struct guess *guess;
+static void work(struct stg_crew_work *work) {
+    struct guess *guess = (struct guess *)(void *)work;
 
-    (void)unused;
-    while ((guess = pop())) {
-        follow(guess);
-        drop_guess(guess);
-    }
-    return NULL;
-}
-
-/* One thread more, where all have work; fewer do, too. */
-static void add_thread_locked(void) {
-    if (idle >= guesses || thread_count == THREADS_MAX)
-        return;
-    if (!pthread_create(&threads[thread_count], NULL, follow_forever, NULL))
-        thread_count++;
-    else if (!thread_count)
-        stg_debug("no thread can be started for predictions");
+    follow(guess);
+    drop_guess(guess);
 }
 
 bool stg_predict_push(enum stg_guess_kind kind, struct stg_inode *folder, const char *name) {
@@ -310,37 +275,23 @@ bool stg_predict_push(enum stg_guess_kind kind, struct stg_inode *folder, const 
     *guess = (struct guess){.folder = folder, .kind = kind};
     memcpy(guess->name, name, bytes);
     stg_inode_ref(folder);
-    stg_lock_take(&lock);
-    pushed = !stopping && guesses < GUESSES_MAX;
-    if (pushed) {
-        *last = guess;
-        last = &guess->next;
-        guesses++;
-        add_thread_locked();
-        pthread_cond_signal(&filled);
-    }
-    stg_lock_drop(&lock);
+    pushed = stg_crew_push(&crew, &guess->work);
     if (!pushed)
         drop_guess(guess);
     return pushed;
 }
 
 void stg_predict_stop(void) {
-    struct guess *guess;
-    unsigned count;
+    struct stg_crew_work *left;
 
-    stg_lock_take(&lock);
-    stopping = true;
-    count = thread_count;
-    pthread_cond_broadcast(&filled);
-    stg_lock_drop(&lock);
-    for (unsigned i = 0; i < count; i++)
-        (void)pthread_join(threads[i], NULL); /* ours, and joined once */
-    while ((guess = first)) {
-        first = guess->next;
-        drop_guess(guess);
+    atomic_store(&ending, true); /* what is being followed is given up */
+    left = stg_crew_stop(&crew);
+    while (left) {
+        struct stg_crew_work *next = left->next;
+
+        drop_guess((struct guess *)(void *)left);
+        left = next;
     }
-    last = &first;
     stg_include_fini();
     stg_sibling_fini();
 }

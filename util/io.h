@@ -9,31 +9,16 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* Returns the bytes read, less than asked for at the end or before an error; or -errno for none. */
-static inline ssize_t stg_io_read_whole(int fd, char *buffer, size_t bytes, off_t offset) {
-    size_t done = 0;
-
-    while (done < bytes) {
-        ssize_t got = pread(fd, buffer + done, bytes - done, offset + (off_t)done);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0 && !done)
-            return -errno;
-        if (got <= 0)
-            break;
-        done += (size_t)got;
-    }
-    return (ssize_t)done;
-}
-
 /*
  * Pages that the read brings into the page cache go with it; those that were there before stay.
  * Linux 6.14, and a file system that has it: -EOPNOTSUPP elsewhere. (linux/fs.h, RWF_DONTCACHE)
  */
 #define STG_IO_DONT_CACHE 0x80
 
-/* The same as stg_io_read_whole() with flags of preadv2(2). */
+/*
+ * With flags of preadv2(2). Returns the bytes read, less than asked for at the end or before an
+ * error; or -errno for none.
+ */
 static inline ssize_t stg_io_read_flags(int fd, char *buffer, size_t bytes, off_t offset,
                                         int flags) {
     size_t done = 0;
@@ -51,6 +36,11 @@ static inline ssize_t stg_io_read_flags(int fd, char *buffer, size_t bytes, off_
         done += (size_t)got;
     }
     return (ssize_t)done;
+}
+
+/* The same without flags. */
+static inline ssize_t stg_io_read_whole(int fd, char *buffer, size_t bytes, off_t offset) {
+    return stg_io_read_flags(fd, buffer, bytes, offset, 0);
 }
 
 /* Returns the bytes written, less than asked for before an error; or -errno for none. */
