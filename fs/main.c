@@ -15,6 +15,8 @@
  *   iomode     how an inode's opens are served; backing and linger: the ids for that
  *   staging    which inode has which copy; keep: held for mappings; live: shared with writers;
  *              ranges: in pieces
+ *   predict    what is staged before it is asked for; predict_include, predict_sibling and
+ *              predict_graph: how that is guessed
  *   coherence  how long the kernel may keep what; watch: the source's events; folders: the same by
  *              folder; mounts: the mount table; notify: what the kernel is told to forget; sync:
  *              waiting for all of that; listing: what slow folders do not have

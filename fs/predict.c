@@ -47,7 +47,7 @@ static struct stg_crew crew =
     STG_CREW(STG_RANK_PLACES, .name = "predictions", .threads_max = THREADS_MAX,
              .length_max = GUESSES_MAX, .work = work);
 
-static const char *const names[STG_PREDICTORS] = {"includes", "siblings"};
+static const char *const names[STG_PREDICTORS] = {"includes", "siblings", "graphs"};
 
 bool stg_predict_is_on(enum stg_predictor which) {
     return stg_staging_cache() && (stg_fs.options.predict & 1U << which);
@@ -118,6 +118,8 @@ void stg_predict_wanted(struct stg_inode *inode, bool missed) {
     stg_lock_drop(&lock);
     if (stg_predict_is_on(STG_PREDICT_SIBLINGS))
         stg_sibling_opened(inode);
+    if ((before & STG_HINT_GUESSED) && (by & 1U << STG_PREDICT_GRAPHS))
+        stg_graph_used();
 }
 
 struct stg_predict_view stg_predict_view(enum stg_predictor which) {
@@ -147,6 +149,8 @@ void stg_predict_met(struct stg_inode *inode, struct stg_inode *folder, const ch
         inode->name_hash = (uint32_t)stg_hash_bytes(name, strlen(name), 0);
         if (stg_depscan_is_code(name))
             (void)atomic_fetch_or(&inode->hints, STG_HINT_CODE);
+        if (stg_predict_is_on(STG_PREDICT_GRAPHS) && stg_graph_is_begin(name))
+            (void)stg_predict_push(STG_GUESS_GRAPH, folder, ""); /* or it is not predicted */
     }
     stg_inode_ref(folder);
     if (!atomic_compare_exchange_strong(&inode->folder, &none, folder))
@@ -205,20 +209,51 @@ struct stg_inode *stg_predict_find(struct stg_inode *folder, const char *name) {
     return NULL;
 }
 
-void stg_predict_stage(struct stg_inode *inode, enum stg_predictor which) {
+struct stg_inode *stg_predict_walk(struct stg_inode *folder, const char *path) {
+    struct stg_inode *at = folder;
+    char step[STG_DEPSCAN_NAME_BYTES];
+
+    stg_inode_ref(at);
+    while (*path && at) {
+        size_t bytes = strcspn(path, "/");
+        struct stg_inode *next = at;
+
+        if (bytes >= sizeof(step)) {
+            next = NULL;
+        } else if (bytes) {
+            memcpy(step, path, bytes);
+            step[bytes] = '\0';
+            if (!strcmp(step, ".."))
+                next = at->folder; /* NULL above the source */
+            if (strcmp(step, ".") && strcmp(step, ".."))
+                next = stg_predict_find(at, step);
+            else if (next)
+                stg_inode_ref(next);
+        } else {
+            stg_inode_ref(next);
+        }
+        stg_inode_unref(at);
+        at = next;
+        path += bytes + (path[bytes] == '/');
+    }
+    return at;
+}
+
+bool stg_predict_stage(struct stg_inode *inode, enum stg_predictor which) {
     const uint8_t all = (uint8_t)(~0U << STG_HINT_BY_SHIFT);
     uint8_t mark = (uint8_t)(1U << which << STG_HINT_BY_SHIFT) | STG_HINT_GUESSED;
 
     if (!inode->volume->remote || !stg_staging_may_predict(inode))
-        return;
+        return false;
     /* First: who opens it while it is being fetched has been helped, too. */
     (void)atomic_fetch_and(&inode->hints, (uint8_t)~all);
     (void)atomic_fetch_or(&inode->hints, mark);
     if (!stg_staging_predict(inode)) {
         (void)atomic_fetch_and(&inode->hints, (uint8_t)~mark);
-        return;
+        return false;
     }
     count_guess(which, atomic_load_explicit(&inode->size_bytes, memory_order_relaxed));
+    return true;
 }
 
 static void stage_sibling(struct stg_inode *folder, const char *name) {
@@ -227,14 +262,22 @@ static void stage_sibling(struct stg_inode *folder, const char *name) {
     if (!inode)
         return;
     if (stg_inode_is_regular(inode))
-        stg_predict_stage(inode, STG_PREDICT_SIBLINGS);
+        (void)stg_predict_stage(inode, STG_PREDICT_SIBLINGS); /* or it is there */
     stg_inode_unref(inode);
 }
 
 static void follow(const struct guess *guess) {
-    bool sibling = guess->kind == STG_GUESS_SIBLING || guess->kind == STG_GUESS_FOLDER;
+    static const enum stg_predictor of[] = {
+        [STG_GUESS_INCLUDE_QUOTED] = STG_PREDICT_INCLUDES,
+        [STG_GUESS_INCLUDE_ANGLED] = STG_PREDICT_INCLUDES,
+        [STG_GUESS_SIBLING] = STG_PREDICT_SIBLINGS,
+        [STG_GUESS_FOLDER] = STG_PREDICT_SIBLINGS,
+        [STG_GUESS_GRAPH] = STG_PREDICT_GRAPHS,
+        [STG_GUESS_GRAPH_FILE] = STG_PREDICT_GRAPHS,
+        [STG_GUESS_GRAPH_FOLDER] = STG_PREDICT_GRAPHS,
+    };
 
-    if (stg_predict_holds_back(sibling ? STG_PREDICT_SIBLINGS : STG_PREDICT_INCLUDES) &&
+    if (stg_predict_holds_back(of[guess->kind]) &&
         guess->kind != STG_GUESS_FOLDER) /* who waits for that is to be told */
         return;
     switch (guess->kind) {
@@ -247,6 +290,15 @@ static void follow(const struct guess *guess) {
         break;
     case STG_GUESS_FOLDER:
         stg_sibling_read_folder(guess->folder);
+        break;
+    case STG_GUESS_GRAPH:
+        stg_graph_read(guess->folder);
+        break;
+    case STG_GUESS_GRAPH_FILE:
+        stg_graph_stage(guess->name);
+        break;
+    case STG_GUESS_GRAPH_FOLDER:
+        stg_graph_search(guess->name);
         break;
     }
 }
@@ -294,4 +346,5 @@ void stg_predict_stop(void) {
     }
     stg_include_fini();
     stg_sibling_fini();
+    stg_graph_fini();
 }

@@ -6,7 +6,9 @@
  * - includes: a C or C++ file that is being staged is searched for what it includes, which is
  *   staged in turn, breadth first (predict_include.c);
  * - siblings: who opens the files of a folder one after the other gets the next ones
- *   (predict_sibling.c).
+ *   (predict_sibling.c);
+ * - graphs: where a build begins, what a compilation database says that it compiles
+ *   (predict_graph.c).
  *
  * A guess is never waited for, and never in the way: readers come first in the queue of fetches,
  * what nobody has read is evicted first, and nothing is guessed while the copies fill most of
@@ -19,8 +21,8 @@
 
 #include "fs/inode.h"
 
-enum stg_predictor { STG_PREDICT_INCLUDES, STG_PREDICT_SIBLINGS };
-#define STG_PREDICTORS (STG_PREDICT_SIBLINGS + 1)
+enum stg_predictor { STG_PREDICT_INCLUDES, STG_PREDICT_SIBLINGS, STG_PREDICT_GRAPHS };
+#define STG_PREDICTORS (STG_PREDICT_GRAPHS + 1)
 
 /* Ends the threads; what was guessed and not begun is given up. Before the engine stops. */
 void stg_predict_stop(void);

@@ -15,8 +15,11 @@
 enum stg_guess_kind {
     STG_GUESS_INCLUDE_QUOTED,
     STG_GUESS_INCLUDE_ANGLED,
-    STG_GUESS_SIBLING, /* the name is in the folder */
-    STG_GUESS_FOLDER,  /* the folder is to be read, for its names; no name */
+    STG_GUESS_SIBLING,      /* the name is in the folder */
+    STG_GUESS_FOLDER,       /* the folder is to be read, for its names; no name */
+    STG_GUESS_GRAPH,        /* a build begins in the folder; no name */
+    STG_GUESS_GRAPH_FILE,   /* a path from the folder, as the next */
+    STG_GUESS_GRAPH_FOLDER, /* it is searched for what is included */
 };
 
 bool stg_predict_is_on(enum stg_predictor which);
@@ -34,10 +37,10 @@ bool stg_predict_is_dots(const char *name);
 bool stg_predict_holds_back(enum stg_predictor which);
 
 /*
- * Has the file staged, where it is small, regular and not staged yet. May look at the source. Who
- * calls has asked whether the predictor holds back.
+ * Has the file staged, where it is small, regular and not staged yet. True where that begins. May
+ * look at the source. Who calls has asked whether the predictor holds back.
  */
-void stg_predict_stage(struct stg_inode *inode, enum stg_predictor which);
+bool stg_predict_stage(struct stg_inode *inode, enum stg_predictor which);
 
 /*
  * The object of that name in the folder, referenced; NULL where there is none, or it is a symbolic
@@ -45,11 +48,18 @@ void stg_predict_stage(struct stg_inode *inode, enum stg_predictor which);
  */
 struct stg_inode *stg_predict_find(struct stg_inode *folder, const char *name);
 
+/*
+ * The object by that path below the folder, referenced; NULL where there is none. ".." leads to the
+ * folder in which a folder was found first, and above the source nowhere.
+ */
+struct stg_inode *stg_predict_walk(struct stg_inode *folder, const char *path);
+
 /* ---- of the predictors ---- */
 
 void stg_include_scan(struct stg_inode *inode, const char *content, uint64_t bytes);
 void stg_include_probed(struct stg_inode *folder, const char *name);
 void stg_include_resolve(struct stg_inode *folder, const char *name, bool angled);
+void stg_include_searched(struct stg_inode *folder);
 void stg_include_removed(const struct stg_inode *folder);
 void stg_include_fini(void);
 
@@ -57,5 +67,12 @@ void stg_sibling_opened(struct stg_inode *inode);
 void stg_sibling_read_folder(struct stg_inode *folder);
 void stg_sibling_removed(const struct stg_inode *folder);
 void stg_sibling_fini(void);
+
+bool stg_graph_is_begin(const char *name);
+void stg_graph_read(struct stg_inode *folder);
+void stg_graph_stage(const char *path);
+void stg_graph_search(const char *path);
+void stg_graph_used(void);
+void stg_graph_fini(void);
 
 #endif

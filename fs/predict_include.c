@@ -197,16 +197,12 @@ static struct stg_inode *add_searched_locked(struct stg_inode *folder, int64_t n
     return gone;
 }
 
-void stg_include_probed(struct stg_inode *folder, const char *name) {
-    size_t bytes = strlen(name);
+void stg_include_searched(struct stg_inode *folder) {
     int64_t now_ns = stg_clock_monotonic_ns();
     struct stg_inode *gone = NULL;
     struct searched *known;
     bool is_new;
 
-    if (!is_remembered(wanted, stg_hash_bytes(name, bytes, 0)) ||
-        is_remembered(quoted, key_of(folder, name, bytes)))
-        return;
     stg_lock_take(&lock);
     known = find_searched_locked(folder);
     is_new = !known && !ended;
@@ -219,6 +215,14 @@ void stg_include_probed(struct stg_inode *folder, const char *name) {
         stg_inode_unref(gone);
     if (is_new)
         try_unresolved();
+}
+
+void stg_include_probed(struct stg_inode *folder, const char *name) {
+    size_t bytes = strlen(name);
+
+    if (is_remembered(wanted, stg_hash_bytes(name, bytes, 0)) &&
+        !is_remembered(quoted, key_of(folder, name, bytes)))
+        stg_include_searched(folder);
 }
 
 void stg_include_removed(const struct stg_inode *folder) {
@@ -242,37 +246,6 @@ void stg_include_removed(const struct stg_inode *folder) {
 
 /* ---- resolving ---- */
 
-/* The object by that path below the folder, referenced; NULL where there is none. */
-static struct stg_inode *walk(struct stg_inode *folder, const char *path) {
-    struct stg_inode *at = folder;
-    char step[STG_DEPSCAN_NAME_BYTES];
-
-    stg_inode_ref(at);
-    while (*path && at) {
-        size_t bytes = strcspn(path, "/");
-        struct stg_inode *next = at;
-
-        if (bytes >= sizeof(step)) {
-            next = NULL;
-        } else if (bytes) {
-            memcpy(step, path, bytes);
-            step[bytes] = '\0';
-            if (!strcmp(step, ".."))
-                next = at->folder; /* NULL above the source */
-            if (strcmp(step, ".") && strcmp(step, ".."))
-                next = stg_predict_find(at, step);
-            else if (next)
-                stg_inode_ref(next);
-        } else {
-            stg_inode_ref(next);
-        }
-        stg_inode_unref(at);
-        at = next;
-        path += bytes + (path[bytes] == '/');
-    }
-    return at;
-}
-
 /* Is the name there? Then it is staged, or was a moment ago. */
 static bool is_in(struct stg_inode *folder, const char *name) {
     uint64_t key = key_of(folder, name, strlen(name));
@@ -281,11 +254,11 @@ static bool is_in(struct stg_inode *folder, const char *name) {
 
     if (verdict != UNKNOWN || stg_predict_is_ending())
         return verdict == FOUND;
-    inode = walk(folder, name);
+    inode = stg_predict_walk(folder, name);
     verdict = inode && stg_inode_is_regular(inode) ? FOUND : ABSENT;
     note(key, verdict);
     if (verdict == FOUND)
-        stg_predict_stage(inode, STG_PREDICT_INCLUDES);
+        (void)stg_predict_stage(inode, STG_PREDICT_INCLUDES); /* or it is there */
     if (inode)
         stg_inode_unref(inode);
     return verdict == FOUND;

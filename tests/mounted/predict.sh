@@ -77,6 +77,24 @@ mkdir "$under/path/gone"
 printf '#include <%s.h>\n' probe >"$under/path/first.c"
 printf '#include <%s.h>\n' last >"$under/path/second.c"
 echo 'int last;' >"$under/path/d70/last.h"
+mkdir -p "$under"/db/{src,inc/deep,build,far}
+for name in x y; do echo '#include <deep/only.h>' >"$under/db/src/$name.c"; done
+echo 'int only;' >"$under/db/inc/deep/only.h"
+echo 'int forced;' >"$under/db/forced.h"
+touch "$under/db/build/build.ninja" "$under/db/far/Makefile"
+cat >"$under/db/build/compile_commands.json" <<'END'
+[{"directory": "/elsewhere/db/build", "file": "../src/none.c", "command": "cc -c ../src/none.c"},
+ {"directory": "/elsewhere/db/build", "file": "../src/x.c",
+  "command": "cc -I../inc -I/usr/include -include ../forced.h -c ../src/x.c"},
+ {"directory": "/elsewhere/db/build", "file": "/elsewhere/db/src/y.c", "arguments": ["cc", "-I", "../../../.."]},
+ {"directory": "/elsewhere/db/build", "file": "/etc/passwd"}, {"directory": "db", "file": "../../../../etc/passwd"}]
+END
+for i in $(seq 400); do echo "int far$i;" >"$under/db/far/far$i.c"; done
+python3 - >"$under/db/far/compile_commands.json" <<'END'
+import json
+print(json.dumps([{"directory": "/tmp/out", "file": "/another/machine/db/far/far%d.c" % i} for i in range(1, 401)]))
+END
+echo '[{"directory": "/elsewhere' >"$under/db/compile_commands.json"
 find "$under" -type f -exec touch -d '2 hours ago' {} +
 mount_slow latency_us=300 || done_testing
 
@@ -135,6 +153,29 @@ check "it is not kept for that" wait_for 10 let_go
 check "more folders than are kept are asked for it" probe_all
 check "another" same path/second.c
 check "is found in the last of them" wait_for 30 staged path/d70/last.h
+unmount_fs
+
+mount_fs uring=off,ttl=300 || done_testing
+check "a build begins" stat "$MNT/db/build/build.ninja"
+check "what its database names is staged" wait_for 30 staged db/src/x.c db/src/y.c db/forced.h
+check "and what that includes, from the folders of its -I" wait_for 30 staged db/inc/deep/only.h
+for name in src/x.c src/y.c inc/deep/only.h; do check "$name is right" same "db/$name"; done
+check "of graphs three files" at_least graphs files 3
+check "two of them were read" at_least graphs used_files 2
+check "one with a broken database begins" stat "$MNT/db/compile_commands.json"
+check "one with paths of another machine" stat "$MNT/db/far/Makefile"
+check "the first of many are staged" wait_for 30 at_least graphs files 259
+check "and not all at once" at_most graphs files 259
+read_far() { for i in $(seq 60); do cat "$MNT/db/far/far$i.c" >/dev/null || return 1; done; }
+check "the build goes on" read_far
+check "and more are staged ahead of it" wait_for 30 at_least graphs files 370
+unmount_fs
+
+mount_fs uring=off,ttl=300,predict=includes || done_testing
+check "predict=includes: a build begins" stat "$MNT/db/build/build.ninja"
+check "a source is read" same src/a.c
+check "what it includes is staged" wait_for 30 staged src/near.h
+check "what a database names is not" absent db/src/x.c db/src/y.c
 unmount_fs
 
 mount_fs uring=off,ttl=300,predict=none || done_testing

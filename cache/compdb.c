@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "cache/compdb.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct entry {
+    const struct stg_compdb_visitor *visitor;
+    const char *directory;
+    const char *awaited; /* the option whose argument comes next; NULL: none */
+};
+
+static const char *const searches[] = {"-I", "-iquote", "-isystem", "-idirafter"};
+static const char *const includes[] = {"-include", "-imacros"};
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* The option of the table with which the word begins; NULL: none. */
+static const char *option_of(const char *word, const char *const *table, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (!strncmp(word, table[i], strlen(table[i])))
+            return table[i];
+    return NULL;
+}
+
+static void visit_argument(const struct entry *entry, const char *option, const char *argument) {
+    const struct stg_compdb_visitor *visitor = entry->visitor;
+
+    if (!*argument)
+        return;
+    if (option_of(option, searches, COUNT(searches)))
+        visitor->searched(visitor->context, entry->directory, argument);
+    else
+        visitor->file(visitor->context, entry->directory, argument);
+}
+
+static void visit_word(struct entry *entry, const char *word) {
+    const char *search = option_of(word, searches, COUNT(searches));
+    const char *option = search ? search : option_of(word, includes, COUNT(includes));
+
+    if (entry->awaited) {
+        visit_argument(entry, entry->awaited, word);
+        entry->awaited = NULL;
+    } else if (option && !word[strlen(option)]) {
+        entry->awaited = option;
+    } else if (search) { /* -includex is another option */
+        visit_argument(entry, search, word + strlen(search));
+    }
+}
+
+/*
+ * Takes the next word of a shell's command out of `*at`, in place; NULL at the end. Quotes and
+ * backslashes as in POSIX (XCU 2.2); what a shell would expand stays as it is.
+ */
+static char *next_word(char **at) {
+    char *from = *at;
+    char *word;
+    char *to;
+    char quote = 0;
+
+    while (isspace((unsigned char)*from))
+        from++;
+    if (!*from)
+        return NULL;
+    word = to = from;
+    for (; *from && (quote || !isspace((unsigned char)*from)); from++) {
+        if (quote ? *from == quote : *from == '\'' || *from == '"') {
+            quote = quote ? 0 : *from;
+        } else if (*from == '\\' && quote != '\'' && from[1] &&
+                   (!quote || strchr("\\\"$`", from[1]))) {
+            *to++ = *++from;
+        } else {
+            *to++ = *from;
+        }
+    }
+    *at = *from ? from + 1 : from;
+    *to = '\0';
+    return word;
+}
+
+static bool visit_command(struct entry *entry, const char *command) {
+    char *copy = strdup(command);
+    char *at = copy;
+    const char *word;
+
+    if (!copy)
+        return false;
+    while ((word = next_word(&at)))
+        visit_word(entry, word);
+    free(copy);
+    return true;
+}
+
+static bool visit_entry(const struct stg_compdb_visitor *visitor, const json_t *one) {
+    struct entry entry = {.visitor = visitor};
+    const char *file = json_string_value(json_object_get(one, "file"));
+    const char *command = json_string_value(json_object_get(one, "command"));
+    const json_t *arguments = json_object_get(one, "arguments");
+    const json_t *argument;
+    size_t i;
+
+    entry.directory = json_string_value(json_object_get(one, "directory"));
+    if (!entry.directory)
+        return true;
+    if (file && *file)
+        visitor->file(visitor->context, entry.directory, file);
+    json_array_foreach(arguments, i, argument) {
+        if (json_is_string(argument))
+            visit_word(&entry, json_string_value(argument));
+    }
+    return arguments || !command || visit_command(&entry, command);
+}
+
+int stg_compdb_read(const char *text, size_t bytes, const struct stg_compdb_visitor *visitor) {
+    json_error_t where;
+    json_t *all = json_loadb(text, bytes, 0, &where);
+    const json_t *one;
+    int error = 0;
+    size_t i;
+
+    if (!all)
+        return json_error_code(&where) == json_error_out_of_memory ? -ENOMEM : -EBADMSG;
+    if (!json_is_array(all))
+        error = -EBADMSG;
+    json_array_foreach(all, i, one) {
+        if (!error && !visit_entry(visitor, one))
+            error = -ENOMEM;
+    }
+    json_decref(all);
+    return error;
+}
