@@ -145,12 +145,18 @@ static bool is_older_locked(const struct stg_inode *inode, const struct statx *s
 
 /* True: the caller drops the pages of another version now, alone, and ends that with end_drop(). */
 static bool begin_drop(struct stg_inode *inode, const struct statx *stx, uint64_t now) {
+    uint64_t before;
+    bool failed = false; /* a drop that was waited for: another would wait for as long */
     bool begins;
 
     stg_lock_take(&versions_lock);
-    while (inode->dropping && !are_current(atomic_load(&inode->version), now))
-        (void)stg_lock_wait(&versions_lock, &dropped, NULL); /* a second at most, each */
-    begins = !are_current(atomic_load(&inode->version), now) && !is_older_locked(inode, stx);
+    before = atomic_load(&inode->version);
+    while (inode->dropping && !are_current(atomic_load(&inode->version), now)) {
+        (void)stg_lock_wait(&versions_lock, &dropped, NULL); /* a second at most */
+        failed = !inode->dropping && atomic_load(&inode->version) == before;
+    }
+    begins =
+        !failed && !are_current(atomic_load(&inode->version), now) && !is_older_locked(inode, stx);
     if (begins)
         inode->dropping = true;
     stg_lock_drop(&versions_lock);

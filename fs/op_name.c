@@ -167,7 +167,6 @@ void stg_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
     find_known(new_lent.fd, new_name, &target);
     expect_rename(stg_inode_of(parent), name, stg_inode_of(new_parent), new_name, flags,
                   stg_folders_expect);
-    stg_place_moving();
     error = rename_as(req, lent.fd, name, new_lent.fd, new_name, flags);
     if (error || (moved.inode && moved.inode == target.inode)) {
         expect_rename(stg_inode_of(parent), name, stg_inode_of(new_parent), new_name, flags,
@@ -178,6 +177,7 @@ void stg_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
         stg_listing_outdate(stg_inode_of(parent));
     /* A rename of one of two names of a file to the other does nothing, and both names stay. */
     if (!error && !(moved.inode && moved.inode == target.inode)) {
+        stg_place_moving(); /* before the places: who has looked by the old name is late */
         known_moved(&moved, stg_inode_of(new_parent), new_name);
         if (flags & RENAME_EXCHANGE)
             known_moved(&target, stg_inode_of(parent), name);

@@ -14,7 +14,7 @@ struct stg_place {
 };
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
-static _Atomic uint64_t moves; /* renames through the mount that have begun */
+static _Atomic uint64_t moves; /* renames through the mount */
 
 static bool is_same(const struct stg_place *place, const struct stg_inode *parent,
                     const char *name) {

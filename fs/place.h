@@ -18,11 +18,11 @@ struct stg_inode;
 #define STG_PLACE_CERTAIN UINT64_MAX
 uint64_t stg_place_moves(void);
 
-/* A rename through the mount begins, which sets the new places when it is done. */
+/* Something was renamed through the mount; the new places are set after this. */
 void stg_place_moving(void);
 
 /*
- * Sets where the inode was found, when there had been `seen_moves`: where more have begun since, a
+ * Sets where the inode was found, when there had been `seen_moves`: where there are more since, a
  * place that it has stands. Returns 0 or -ENOMEM; then the old place stands.
  */
 int stg_place_set(struct stg_inode *inode, struct stg_inode *parent, const char *name,

@@ -24,7 +24,8 @@
 #include <string.h>
 
 #define DATABASE "compile_commands.json"
-#define DATABASE_MAX_BYTES ((uint64_t)16 << 20) /* read, it takes ten times that for a moment */
+#define DATABASE_MAX_BYTES ((uint64_t)4 << 20) /* parsed it may be some ten times that */
+#define PATHS_MAX_BYTES ((size_t)16 << 20)     /* of one list */
 #define SOURCES_MAX 100000
 #define SEARCHED_MAX 1024
 #define TRIED_MAX 4 /* entries that are looked for to find out what the paths mean */
@@ -38,6 +39,7 @@ struct list {
     unsigned count;
     unsigned room;
     unsigned max;
+    size_t bytes; /* of the paths */
 };
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
@@ -49,8 +51,8 @@ static unsigned idle_left;
 static bool ended;
 
 bool stg_graph_is_begin(const char *name) {
-    static const char *const names[] = {"build.ninja", "Makefile", "makefile", "GNUmakefile",
-                                        DATABASE};
+    /* Not the database: it is looked up here, and would begin what looks it up. */
+    static const char *const names[] = {"build.ninja", "Makefile", "makefile", "GNUmakefile"};
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (!strcmp(name, names[i]))
@@ -154,7 +156,7 @@ static void add(struct list *list, const char *path) {
     uint64_t hash = stg_hash_bytes(path, strlen(path), 0);
     char *copy;
 
-    if (list->count == list->max || has(list, hash))
+    if (list->count == list->max || list->bytes + strlen(path) > PATHS_MAX_BYTES || has(list, hash))
         return;
     if (list->count == list->room) {
         unsigned room = list->room ? list->room * 2 : 256;
@@ -172,6 +174,7 @@ static void add(struct list *list, const char *path) {
     if (copy) {
         list->hashes[list->count] = hash;
         list->paths[list->count++] = copy;
+        list->bytes += strlen(path);
     }
 }
 

@@ -26,6 +26,7 @@
 #define WANTED_SLOTS 8192
 #define MEMO_SLOTS 16384
 #define ABOVE_MAX 8
+#define PASSES_MAX 3                       /* where folders are added meanwhile */
 #define SCAN_MAX_BYTES ((uint64_t)1 << 20) /* of a file: who fetches it waits for that */
 #define FOUND_NS INT64_C(60000000000)
 #define ABSENT_NS INT64_C(10000000000)
@@ -337,11 +338,11 @@ void stg_include_resolve(struct stg_inode *folder, const char *name, bool angled
 
     if (!angled && is_in(folder, name))
         return;
-    do {
+    for (int i = 0; i < PASSES_MAX; i++) {
         if (is_in_searched(name, &seen_ever) || is_above(folder, name) ||
-            (angled && is_in(folder, name)))
+            (angled && is_in(folder, name)) || keep_unresolved(folder, name, angled, seen_ever))
             return;
-    } while (!keep_unresolved(folder, name, angled, seen_ever));
+    }
 }
 
 void stg_include_fini(void) {
