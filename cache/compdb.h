@@ -23,9 +23,8 @@ struct stg_compdb_visitor {
 };
 
 /*
- * Visits what the entries name, in their order: of each the file that is
- * compiled comes first. Returns 0;
- * -EBADMSG where the text is not a JSON array; or -ENOMEM.
+ * Visits what the entries name, in their order: of each the file that is compiled comes first.
+ * Returns 0; -EBADMSG where the text is not a JSON array; or -ENOMEM.
  */
 int stg_compdb_read(const char *text, size_t bytes, const struct stg_compdb_visitor *visitor);
 
