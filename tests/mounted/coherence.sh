@@ -5,6 +5,7 @@
 # rule.  COHERENCE_SEED=N repeats a stress.
 # variants: default staged
 # sanitizers: address thread
+# sanitized: staged
 # timeout: 400
 
 set -euo pipefail

@@ -92,7 +92,8 @@ if python3 "$TMPDIR/pages.py" uncached "$SRC/ours" 2>/dev/null; then
     mount_fs serve=pagecache || done_testing
     check "two large files are read" cmp "$MNT/ours" "$MNT/theirs"
     check "the source's pages of the one do not stay beside the mount's" few "$(pages ours)" $((2 << 20))
-    same "those that were there before do" $((8 << 20)) "$(pages theirs)"
+    # All but what the kernel itself has taken back since they were read: clean pages that were read once are first.
+    check "those that were there before do" few $((6 << 20)) "$(pages theirs)"
     unmount_fs
 else
     skip "the source's pages of large files do not stay" "the source has no RWF_DONTCACHE (Linux 6.14)"
