@@ -236,7 +236,7 @@ int stg_reclaim_inflate(struct stg_cache *cache, struct stg_object *object, uint
     if (!error) {
         stg_reclaim_drop_blob_locked(cache, object);
         stg_stage_make_hot_locked(cache, object, &copy);
-        stg_stage_hold_locked(object);
+        stg_stage_hold_locked(object, NULL);
         stg_stage_hold_for_locked(object, waiters);
         stg_stage_count(&cache->stats.cold_hits);
     } else if (error == -EBADMSG || error == -ESTALE || error == -ECANCELED) {

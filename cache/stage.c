@@ -93,15 +93,16 @@ void stg_stage_tell(struct stg_waiter *waiters, int result) {
     }
 }
 
-void stg_stage_hold_locked(struct stg_object *object) {
+void stg_stage_hold_locked(struct stg_object *object, const struct stg_waiter *waiter) {
     object->holds++;
     object->used = true;
-    stg_fifo_use(&object->hot);
+    if (!waiter || !waiter->goes_on)
+        stg_fifo_use(&object->hot);
 }
 
 void stg_stage_hold_for_locked(struct stg_object *object, const struct stg_waiter *waiters) {
     for (; waiters; waiters = waiters->next)
-        stg_stage_hold_locked(object);
+        stg_stage_hold_locked(object, waiters);
 }
 
 void stg_stage_make_hot_locked(struct stg_cache *cache, struct stg_object *object,
@@ -366,7 +367,7 @@ int stg_object_want(struct stg_cache *cache, struct stg_object *object, enum stg
     } else if (!waiter && (object->state == STG_HOT || object->state == STG_COLD)) {
         result = STG_WANT_READY;
     } else if (object->state == STG_HOT) {
-        stg_stage_hold_locked(object);
+        stg_stage_hold_locked(object, waiter);
         stg_stage_count(&cache->stats.hot_hits);
         if (object->range.bytes)
             stg_stage_count(&cache->stats.hot_range_hits);
@@ -428,7 +429,7 @@ void stg_object_put(struct stg_cache *cache, struct stg_object *object) {
 
 void stg_object_join(struct stg_cache *cache, struct stg_object *object, bool writing) {
     stg_lock_take(&cache->lock);
-    stg_stage_hold_locked(object);
+    stg_stage_hold_locked(object, NULL);
     if (writing && object->state == STG_HOT) {
         stg_fifo_remove(&cache->hot, &object->hot);
         stg_stage_move_locked(cache, object, STG_STALE);

@@ -74,6 +74,8 @@ struct stg_waiter {
      */
     void (*came)(struct stg_waiter *waiter, const struct stg_filled *filled);
     struct stg_waiter *next;
+    /* It goes on with what it began: that is no second use of the copy, to whoever evicts. */
+    bool goes_on;
 };
 
 #define STG_WANT_READY 1

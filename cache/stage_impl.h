@@ -81,7 +81,7 @@ struct stg_waiter *stg_stage_take_waiters_locked(struct stg_object *object);
 void stg_stage_tell(struct stg_waiter *waiters, int result);
 
 /* Holds the hot object, once or once for each waiter, and says so to the eviction. */
-void stg_stage_hold_locked(struct stg_object *object);
+void stg_stage_hold_locked(struct stg_object *object, const struct stg_waiter *waiter);
 void stg_stage_hold_for_locked(struct stg_object *object, const struct stg_waiter *waiters);
 
 /* Makes the object hot with `*copy`, which is taken over and becomes none. */

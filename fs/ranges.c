@@ -361,6 +361,8 @@ static void want_pieces(struct range_read *read) {
         atomic_fetch_add(&read->open, 1);
         piece->waiter.done = piece_is_there;
         piece->waiter.came = content_came;
+        piece->waiter.goes_on =
+            ((uint64_t)read->offset + start_of(read, i)) % read->piece_bytes != 0;
         result = stg_object_want(stg_staging_cache(), piece->object, STG_PRIORITY_WAITING,
                                  &piece->waiter);
         if (result) {
