@@ -41,6 +41,7 @@ int stg_ctl_set(const struct stg_ctl *ctl);
 int stg_ctl_config(const struct stg_ctl *ctl);
 int stg_ctl_copy(const struct stg_ctl *ctl);
 int stg_ctl_hint(const struct stg_ctl *ctl);
+int stg_ctl_profile(const struct stg_ctl *ctl);
 
 /* ---- ctl_text.c: for people ---- */
 

@@ -249,6 +249,54 @@ struct stagefs_sync_request {
     uint32_t reserved;
 };
 
+/*
+ * A recording of what is touched through the mount, in the form of stagefs-profile(5). For the
+ * mount's owner or root. One at a time.
+ */
+#define STAGEFS_TEXT_BYTES 15360
+
+enum stagefs_protocol_record {
+    STAGEFS_RECORD_ASK = 0,   /* how far it is; `text` has the label */
+    STAGEFS_RECORD_START = 1, /* with the text as its label; EBUSY while one is going on */
+    STAGEFS_RECORD_STOP = 2,  /* ENOENT where none is */
+    STAGEFS_RECORD_READ = 3, /* the text of the last, from `offset` on; ENOENT where none is over */
+};
+
+enum stagefs_protocol_record_state {
+    STAGEFS_RECORD_NONE = 0,
+    STAGEFS_RECORD_STARTING = 1, /* the kernel is told to forget what it would answer alone */
+    STAGEFS_RECORD_RUNNING = 2,
+    STAGEFS_RECORD_OVER = 3,
+};
+
+struct stagefs_record_request {
+    uint32_t version;
+    uint32_t what;       /* enum stagefs_protocol_record */
+    uint64_t offset;     /* in */
+    uint32_t state;      /* out, as all below: enum stagefs_protocol_record_state */
+    uint32_t text_used;  /* bytes of `text` */
+    uint64_t text_bytes; /* of the whole text, once it is over */
+    uint64_t entries;
+    uint64_t left_out; /* that there was no room for */
+    uint64_t reserved;
+    char text[STAGEFS_TEXT_BYTES]; /* in or out; a label with its NUL */
+};
+
+/*
+ * Stages what the lines of a profile name, in their order, a window ahead of what is read. For the
+ * mount's owner or root. EINVAL where a line is none; then nothing of the request is followed.
+ */
+#define STAGEFS_REPLAY_ANEW 1U /* instead of what is still to be done of profiles before */
+
+struct stagefs_replay_request {
+    uint32_t version;
+    uint32_t flags;
+    uint32_t text_used; /* whole lines, without the first one of a profile */
+    uint32_t reserved;
+    uint64_t left; /* out: entries to be followed */
+    char text[STAGEFS_TEXT_BYTES];
+};
+
 #define STAGEFS_IOC_STAGE _IOWR(STAGEFS_IOC_TYPE, 1, struct stagefs_stage_request)
 #define STAGEFS_IOC_UNSTAGE _IOWR(STAGEFS_IOC_TYPE, 2, struct stagefs_stage_request)
 #define STAGEFS_IOC_JOB _IOWR(STAGEFS_IOC_TYPE, 3, struct stagefs_job_request)
@@ -259,5 +307,7 @@ struct stagefs_sync_request {
 #define STAGEFS_IOC_ADVISE _IOWR(STAGEFS_IOC_TYPE, 8, struct stagefs_advise_request)
 #define STAGEFS_IOC_SYNC _IOWR(STAGEFS_IOC_TYPE, 9, struct stagefs_sync_request)
 #define STAGEFS_IOC_PREDICT _IOWR(STAGEFS_IOC_TYPE, 10, struct stagefs_predict_request)
+#define STAGEFS_IOC_RECORD _IOWR(STAGEFS_IOC_TYPE, 11, struct stagefs_record_request)
+#define STAGEFS_IOC_REPLAY _IOWR(STAGEFS_IOC_TYPE, 12, struct stagefs_replay_request)
 
 #endif

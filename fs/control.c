@@ -11,6 +11,8 @@
 #include "fs/notify.h"
 #include "fs/reply.h"
 #include "fs/predict.h"
+#include "fs/predict_profile.h"
+#include "fs/record.h"
 #include "fs/staging.h"
 #include "fs/sync.h"
 #include "fs/watch.h"
@@ -216,6 +218,75 @@ static int ask_predictor(struct stagefs_predict_request *request) {
     return 0;
 }
 
+/* ---- profiles ---- */
+
+static int answer_record(struct stagefs_record_request *request) {
+    char label[STAGEFS_TEXT_BYTES];
+    struct stg_record_view view = stg_record_view(label, sizeof(label));
+
+    request->state = view.state;
+    request->entries = view.entries;
+    request->left_out = view.left_out;
+    request->text_bytes = view.text_bytes;
+    if (request->what != STAGEFS_RECORD_READ) {
+        memset(request->text, 0, sizeof(request->text));
+        memcpy(request->text, label, strlen(label) + 1);
+        request->text_used = (uint32_t)strlen(label) + 1;
+    }
+    return 0;
+}
+
+static int record(const struct stg_caller *caller, struct stagefs_record_request *request) {
+    ssize_t given;
+    int error = 0;
+
+    if (!is_owner(caller))
+        return -EPERM;
+    if (request->reserved)
+        return -EINVAL;
+    switch (request->what) {
+    case STAGEFS_RECORD_ASK:
+        break;
+    case STAGEFS_RECORD_START:
+        error = is_text(request->text, sizeof(request->text)) ? stg_record_start(request->text)
+                                                              : -EINVAL;
+        break;
+    case STAGEFS_RECORD_STOP:
+        error = stg_record_stop();
+        break;
+    case STAGEFS_RECORD_READ:
+        given = stg_record_text(request->offset, request->text, sizeof(request->text));
+        error = given < 0 ? (int)given : 0;
+        request->text_used = given < 0 ? 0 : (uint32_t)given;
+        break;
+    default:
+        error = -EINVAL;
+    }
+    return error ? error : answer_record(request);
+}
+
+static int replay(const struct stg_caller *caller, struct stagefs_replay_request *request) {
+    struct stg_profile profile = STG_PROFILE_NONE;
+    size_t line;
+    int error;
+
+    if (!is_owner(caller))
+        return -EPERM;
+    if ((request->flags & ~STAGEFS_REPLAY_ANEW) || request->reserved ||
+        request->text_used > sizeof(request->text))
+        return -EINVAL;
+    if (!stg_predict_view(STG_PREDICT_PROFILES).enabled)
+        return -EOPNOTSUPP;
+    error = stg_profile_parse(&profile, request->text, request->text_used, true, &line);
+    if (error)
+        stg_profile_fini(&profile);
+    else
+        request->left = stg_profiles_follow(&profile, request->flags & STAGEFS_REPLAY_ANEW);
+    return error;
+}
+
+/* ---- settings ---- */
+
 static int ask_for_sync(struct stagefs_sync_request *request) {
     if (request->flags || request->reserved)
         return -EINVAL;
@@ -301,6 +372,8 @@ union request {
     struct stagefs_advise_request advise;
     struct stagefs_sync_request sync;
     struct stagefs_predict_request predict;
+    struct stagefs_record_request record;
+    struct stagefs_replay_request replay;
 };
 
 static int serve(struct stg_inode *inode, const struct stg_caller *caller, unsigned int command,
@@ -332,6 +405,10 @@ static int serve(struct stg_inode *inode, const struct stg_caller *caller, unsig
         return ask_for_sync(&request->sync);
     case STAGEFS_IOC_PREDICT:
         return ask_predictor(&request->predict);
+    case STAGEFS_IOC_RECORD:
+        return record(caller, &request->record);
+    case STAGEFS_IOC_REPLAY:
+        return replay(caller, &request->replay);
     default:
         return -EINVAL;
     }

@@ -14,6 +14,7 @@
 #include "fs/coherence.h"
 #include "fs/listing.h"
 #include "fs/notify.h"
+#include "fs/record.h"
 #include "fs/reply.h"
 #include "util/cleanup.h"
 #include "util/lock.h"
@@ -228,6 +229,7 @@ static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
         free_handle(handle);
     if (plus)
         stg_coherence_listed(listing.inode);
+    stg_record_listed(listing.inode);
     doubted = !fi->fh && stg_coherence_doubts_listing(listing.inode);
     if (doubted)
         stg_inode_ref(listing.inode); /* the kernel may forget it once it is answered */

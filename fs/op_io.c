@@ -9,6 +9,7 @@
 #include "fs/held.h"
 #include "fs/live.h"
 #include "fs/ranges.h"
+#include "fs/record.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
 #include "util/io.h"
@@ -73,6 +74,7 @@ void stg_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
     ssize_t got;
 
     if (stg_fs.no_open) {
+        stg_record_read(stg_inode_of(nodeid));
         atomic_store(&stg_inode_of(nodeid)->paged, true); /* first: see stg_coherence_saw() */
         stg_staging_prepare_read(stg_inode_of(nodeid));
     }

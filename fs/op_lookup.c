@@ -9,6 +9,7 @@
 #include "fs/listing.h"
 #include "fs/place.h"
 #include "fs/predict.h"
+#include "fs/record.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
 #include "util/bytes.h"
@@ -132,6 +133,7 @@ void stg_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
 
     if (stg_listing_lacks(folder, name, &absent_s)) {
         stg_predict_probed(folder, name);
+        stg_record_asked(folder, name, false);
         reply_absent(req, absent_s);
         return;
     }
@@ -140,6 +142,7 @@ void stg_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
     error = stg_lookup(folder, name, &inode, &stx);
     if (slow)
         stg_predict_probed(folder, name); /* which is gone with the answer */
+    stg_record_asked(folder, name, !error);
     if (!error)
         stg_reply_entry(req, folder, inode, &stx);
     else if (error == -ENOENT && absent_s > 0)

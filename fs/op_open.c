@@ -24,6 +24,7 @@
 #include "fs/notify.h"
 #include "fs/place.h"
 #include "fs/ranges.h"
+#include "fs/record.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
 #include "util/cleanup.h"
@@ -256,6 +257,7 @@ void stg_op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
         stg_reply_result(req, -ENOSYS);
         return;
     }
+    stg_record_read(inode);
     if (!stg_staging_is_left_to_kernel(inode) && may_be_copied(fi->flags) &&
         open_from_copy(req, inode, fi))
         return;

@@ -45,7 +45,7 @@ static const char *const coherence_words[] = {"auto", "watch", "ttl", "strict", 
 static const char *const mode_words[] = {"none", "mmap", "prefetch", "adaptive", NULL};
 static const char *const compress_words[] = {"lz4", "none", NULL};
 /* In the order of enum stg_predictor. */
-static const char *const predict_words[] = {"includes", "siblings", "graphs", NULL};
+static const char *const predict_words[] = {"includes", "siblings", "graphs", "profiles", NULL};
 static const char *const uring_words[] = {"auto", "on", "off", NULL};
 
 #define FIELD(name) offsetof(struct stg_options, name)
@@ -90,10 +90,13 @@ static const struct option_row rows[] = {
      "what becomes of copies that are not used when room is needed: compressed, or dropped"},
     {"compress_level", KIND_COUNT, FIELD(compress_level), 1, NULL, "N", "3", NULL,
      "how hard to compress, from 1, the fastest, to 12"},
-    {"predict", KIND_WORDS, FIELD(predict), 0, predict_words, "includes:siblings:graphs|none",
-     "includes:siblings:graphs", NULL,
-     "what is guessed and staged ahead on a remote source: what C and C++ files include, the next "
-     "files of a folder that is gone through, and what a compilation database names"},
+    {"predict", KIND_WORDS, FIELD(predict), 0, predict_words,
+     "includes:siblings:graphs:profiles|none", "includes:siblings:graphs:profiles", NULL,
+     "what is staged ahead on a remote source: what C and C++ files include, the next files of a "
+     "folder that is gone through, what a compilation database names, and what a recorded build "
+     "asked for"},
+    {"profile", KIND_TEXT, FIELD(profile), 0, NULL, "FILE", NULL, NULL,
+     "stage what that file has of a build that stagectl profile recorded"},
     {"workers", KIND_COUNT, FIELD(workers), 1, NULL, "N", "64", NULL,
      "how many threads may fetch files at once"},
     {"threads", KIND_COUNT, FIELD(threads), 1, NULL, "N", "10, or 64 for a remote source", NULL,
@@ -376,7 +379,8 @@ void stg_options_fini(struct stg_options *options) {
     free(options->source);
     free(options->mountpoint);
     free(options->fsname);
-    options->source = options->mountpoint = options->fsname = NULL;
+    free(options->profile);
+    options->source = options->mountpoint = options->fsname = options->profile = NULL;
 }
 
 static void print_words(FILE *stream, const char *separator) {

@@ -32,7 +32,8 @@ struct guess {
 };
 
 struct account {
-    uint64_t files, bytes, used_files, used_bytes, skipped; /* protected by lock, as all below */
+    uint64_t files, bytes, used_files, used_bytes, lost_bytes, skipped; /* protected by lock, as
+                                                                           all below */
     uint64_t recent_files, recent_used;
     int64_t halved_ns; /* monotonic */
 };
@@ -47,7 +48,7 @@ static struct stg_crew crew =
     STG_CREW(STG_RANK_PLACES, .name = "predictions", .threads_max = THREADS_MAX,
              .length_max = GUESSES_MAX, .work = work);
 
-static const char *const names[STG_PREDICTORS] = {"includes", "siblings", "graphs"};
+static const char *const names[STG_PREDICTORS] = {"includes", "siblings", "graphs", "profiles"};
 
 bool stg_predict_is_on(enum stg_predictor which) {
     return stg_staging_cache() && (stg_fs.options.predict & 1U << which);
@@ -94,6 +95,23 @@ static void count_guess(enum stg_predictor which, uint64_t bytes) {
     stg_lock_drop(&lock);
 }
 
+/* What was guessed is read; or (`lost`) would have been, or never was, as it was evicted. */
+static void count_use_locked(uint8_t hints, const struct stg_inode *inode, bool lost) {
+    uint64_t bytes = atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
+    unsigned by = hints >> STG_HINT_BY_SHIFT;
+
+    for (unsigned i = 0; i < STG_PREDICTORS; i++) {
+        struct account *account = &accounts[i];
+
+        if (!(by & 1U << i))
+            continue;
+        account->lost_bytes += lost ? bytes : 0;
+        account->used_bytes += lost ? 0 : bytes;
+        account->used_files += !lost;
+        account->recent_used += !lost;
+    }
+}
+
 void stg_predict_wanted(struct stg_inode *inode, bool missed) {
     uint8_t before;
     unsigned by;
@@ -108,18 +126,14 @@ void stg_predict_wanted(struct stg_inode *inode, bool missed) {
     by = before >> STG_HINT_BY_SHIFT;
     stg_lock_take(&lock);
     opened_files++;
-    for (unsigned i = 0; (before & STG_HINT_GUESSED) && i < STG_PREDICTORS; i++) {
-        if (!(by & 1U << i))
-            continue;
-        accounts[i].used_files++;
-        accounts[i].recent_used++;
-        accounts[i].used_bytes += atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
-    }
+    if (before & STG_HINT_GUESSED)
+        count_use_locked(before, inode, missed);
     stg_lock_drop(&lock);
     if (stg_predict_is_on(STG_PREDICT_SIBLINGS))
         stg_sibling_opened(inode);
     if ((before & STG_HINT_GUESSED) && (by & 1U << STG_PREDICT_GRAPHS))
         stg_graph_used();
+    stg_profiles_used();
 }
 
 struct stg_predict_view stg_predict_view(enum stg_predictor which) {
@@ -132,6 +146,7 @@ struct stg_predict_view stg_predict_view(enum stg_predictor which) {
     view.bytes = account->bytes;
     view.used_files = account->used_files;
     view.used_bytes = account->used_bytes;
+    view.lost_bytes = account->lost_bytes;
     view.skipped = account->skipped;
     view.opened_files = opened_files;
     stg_lock_drop(&lock);
@@ -165,6 +180,13 @@ void stg_predict_removed(struct stg_inode *inode) {
 }
 
 struct stg_inode *stg_predict_free(struct stg_inode *inode) {
+    uint8_t hints = atomic_load_explicit(&inode->hints, memory_order_relaxed);
+
+    if (hints & STG_HINT_GUESSED) { /* its copy went, and held it until then */
+        stg_lock_take(&lock);
+        count_use_locked(hints, inode, true);
+        stg_lock_drop(&lock);
+    }
     return atomic_exchange(&inode->folder, NULL);
 }
 
@@ -347,4 +369,5 @@ void stg_predict_stop(void) {
     stg_include_fini();
     stg_sibling_fini();
     stg_graph_fini();
+    stg_profiles_fini();
 }

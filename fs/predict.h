@@ -8,7 +8,8 @@
  * - siblings: who opens the files of a folder one after the other gets the next ones
  *   (predict_sibling.c);
  * - graphs: where a build begins, what a compilation database says that it compiles
- *   (predict_graph.c).
+ *   (predict_graph.c);
+ * - profiles: what a build asked for that was recorded, which is no guess (predict_profile.c).
  *
  * A guess is never waited for, and never in the way: readers come first in the queue of fetches,
  * what nobody has read is evicted first, and nothing is guessed while the copies fill most of
@@ -21,8 +22,13 @@
 
 #include "fs/inode.h"
 
-enum stg_predictor { STG_PREDICT_INCLUDES, STG_PREDICT_SIBLINGS, STG_PREDICT_GRAPHS };
-#define STG_PREDICTORS (STG_PREDICT_GRAPHS + 1)
+enum stg_predictor {
+    STG_PREDICT_INCLUDES,
+    STG_PREDICT_SIBLINGS,
+    STG_PREDICT_GRAPHS,
+    STG_PREDICT_PROFILES
+};
+#define STG_PREDICTORS (STG_PREDICT_PROFILES + 1)
 
 /* Ends the threads; what was guessed and not begun is given up. Before the engine stops. */
 void stg_predict_stop(void);
@@ -57,6 +63,7 @@ struct stg_predict_view {
     uint64_t bytes;
     uint64_t used_files; /* of them those that somebody opened afterwards */
     uint64_t used_bytes;
+    uint64_t lost_bytes;   /* that were evicted before somebody opened them */
     uint64_t opened_files; /* by anybody for the first time, guessed or not: for the recall */
     uint64_t skipped;      /* guesses that were not followed: throttled, or no room */
 };

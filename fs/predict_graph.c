@@ -15,6 +15,7 @@
 #include "fs/predict_impl.h"
 
 #include "cache/compdb.h"
+#include "fs/where.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/io.h"
@@ -92,39 +93,6 @@ static bool make_absolute(const char *directory, const char *path, char whole[PA
     return true;
 }
 
-/* What is left of the path below the prefix; NULL where it is not below it. */
-static const char *below(const char *path, const char *prefix) {
-    size_t bytes = strlen(prefix);
-
-    if (strncmp(path, prefix, bytes) || (path[bytes] && path[bytes] != '/'))
-        return NULL;
-    return path[bytes] ? path + bytes + 1 : path + bytes;
-}
-
-/* Where the folder is in the source; false where that cannot be said. */
-static bool place_of(struct stg_inode *folder, char place[PATH_MAX]) {
-    stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
-    char link[STG_PROC_FD_BYTES];
-    char top[PATH_MAX];
-    char at[PATH_MAX];
-    const char *rest;
-    ssize_t bytes;
-
-    if (stg_inode_fd(folder, &lent))
-        return false;
-    stg_proc_fd(link, lent.fd);
-    bytes = readlink(link, at, sizeof(at) - 1);
-    at[bytes < 0 ? 0 : bytes] = '\0';
-    stg_proc_fd(link, stg_fs.source_fd);
-    bytes = readlink(link, top, sizeof(top) - 1);
-    top[bytes < 0 ? 0 : bytes] = '\0';
-    rest = *top && *at ? below(at, strcmp(top, "/") ? top : "") : NULL;
-    if (!rest)
-        return false;
-    memcpy(place, rest, strlen(rest) + 1);
-    return true;
-}
-
 /* ---- what the database names ---- */
 
 struct reading {
@@ -188,7 +156,7 @@ static bool is_in_tree(const char *path) {
 
 /* Are paths below `prefix` the tree's? So it is where the tree has the file there. */
 static bool try_prefix(struct reading *reading, const char *prefix, const char *file) {
-    const char *rest = below(file, prefix);
+    const char *rest = stg_where_below(file, prefix);
 
     if (!rest || !*rest || !is_in_tree(rest))
         return false;
@@ -230,7 +198,7 @@ static void add_path(struct reading *reading, struct list *list, const char *dir
 
     if (!make_absolute(directory, path, whole))
         return;
-    rest = below(whole, reading->prefix);
+    rest = stg_where_below(whole, reading->prefix);
     if (rest)
         add(list, rest);
 }
@@ -326,7 +294,7 @@ void stg_graph_read(struct stg_inode *folder) {
     uint64_t bytes = 0;
     int error;
 
-    if (!reading || !place_of(folder, reading->place))
+    if (!reading || !stg_where(folder, reading->place))
         return;
     text = read_database(folder, &bytes);
     if (!text)

@@ -75,4 +75,7 @@ void stg_graph_search(const char *path);
 void stg_graph_used(void);
 void stg_graph_fini(void);
 
+void stg_profiles_used(void);
+void stg_profiles_fini(void);
+
 #endif

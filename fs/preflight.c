@@ -7,6 +7,8 @@
 #include "config.h"
 #include "fs/coherence.h"
 #include "fs/folders.h"
+#include "fs/predict.h"
+#include "fs/predict_profile.h"
 #include "fs/readahead.h"
 #include "fs/serve.h"
 #include "fs/volume.h"
@@ -289,6 +291,23 @@ static int check_staging(void) {
     return 0;
 }
 
+/* Read now: a bad one is told before anything is mounted, and the path is the caller's. */
+static int check_profile(void) {
+    const struct stg_options *options = &stg_fs.options;
+
+    if (!options->profile)
+        return 0;
+    if (options->stage == STG_MODE_NONE) {
+        stg_error("profile=%s needs staging; leave out stage=none", options->profile);
+        return -EINVAL;
+    }
+    if (!(options->predict & 1U << STG_PREDICT_PROFILES)) {
+        stg_error("profile=%s needs predict=profiles; add that to predict=", options->profile);
+        return -EINVAL;
+    }
+    return stg_profiles_load(options->profile);
+}
+
 int stg_preflight(void) {
     int error = check_descriptors();
 
@@ -306,5 +325,7 @@ int stg_preflight(void) {
         error = decide_uring();
     if (!error)
         error = check_staging();
+    if (!error)
+        error = check_profile();
     return error;
 }

@@ -15,7 +15,9 @@
 #include "fs/ops.h"
 #include "fs/place.h"
 #include "fs/predict.h"
+#include "fs/predict_profile.h"
 #include "fs/readahead.h"
+#include "fs/record.h"
 #include "fs/serve.h"
 #include "fs/staging.h"
 #include "fs/sync.h"
@@ -132,6 +134,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn) {
     conn->max_background = 64;
     conn->congestion_threshold = 48;
     say_how_it_is_served(conn);
+    stg_profiles_start(); /* now that it is known how copies will be served */
     stg_daemon_ready();
 }
 
@@ -253,6 +256,7 @@ static int mount_and_loop(void) {
     stg_sync_stop();
     stg_job_stop();
     stg_predict_stop();
+    stg_record_fini();
     stg_ending_step(60); /* what was stored through mappings of copies is carried to the source */
     stg_live_stop();
     stg_ending_step(10);

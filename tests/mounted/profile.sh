@@ -1,0 +1,180 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# variants: default pagecache
+# sanitizers: address thread
+# timeout: 240
+#
+# What a command touches is recorded in order, kept as a file over several recordings, and staged on the next mount
+# before anybody asks for it.
+set -euo pipefail
+. "$TOP/tests/lib/harness.sh"
+. "$TOP/tests/lib/slow-source.sh"
+
+have_slowfs || skip_all "slowfs is not built"
+
+ctl() { "$BUILD_DIR/client/stagectl" "$@"; }
+state() { getfattr --only-values -n user.stagefs.state "$MNT/$1" 2>/dev/null; }
+staged() { for name in "$@"; do [ "$(state "$name")" = hot ] || return 1; done; }
+absent() { for name in "$@"; do [ "$(state "$name")" = absent ] || { echo "$name" && return 1; }; done; }
+number() { # NAME: of the predictor's statistics
+    ctl stats --json "$MNT" | python3 -c '
+import json, sys
+print(json.load(sys.stdin)["predictors"]["profiles"][sys.argv[1]])' "$1"
+}
+is_number() { [ "$(number "$1")" = "$2" ]; }
+reads_of() { # CMD...: reads that reach the source meanwhile
+    local before
+    before=$(slow_count read)
+    "$@" >/dev/null || return 1
+    echo $(($(slow_count read) - before))
+}
+files_of() { sed -n 's/^file //p' "$1"; } # PROFILE
+says() { # PATTERN CMD...: it fails and says that
+    local pattern=$1 text
+    shift
+    text=$("$@" 2>&1) && { echo "it went well: $text" && return 1; }
+    grep -q -- "$pattern" <<<"$text" || { echo "$text" && return 1; }
+}
+
+new_dirs
+under=$WORK/slow-under
+mkdir -p "$under"/{src,include,empty,many}
+for name in a b c d; do echo "int $name;" >"$under/src/$name.c"; done
+echo '#pragma once' >"$under/include/first.h"
+echo odd >"$under/src/odd \\ name
+of two lines"
+echo "secret" >"$WORK/outside"
+ln -s "$WORK/outside" "$under/link"
+for i in $(seq 100 199); do head -c 40000 /dev/zero | tr '\0' 'x' >"$under/many/$i"; done
+find "$under" -exec touch -h -d '2 hours ago' {} +
+mount_slow latency_us=300
+profile=$WORK/profile
+
+# ---- recording ----
+
+mount_fs predict=profiles,allow_other
+cat "$MNT/src/d.c" >/dev/null # before the recording
+# shellcheck disable=SC2016 # for the shell that is started
+command='cd "$1" && cat src/b.c src/a.c >/dev/null && cat "src/odd \\ name
+of two lines" >/dev/null && ! cat empty/first.h include/none.h 2>/dev/null && cat include/first.h && stat src/c.c &&
+    ls many && cat link'
+check "a command is recorded" ctl profile record "$profile" "$MNT" -- bash -c "$command" - "$MNT"
+same "its files are there, in order" '0 src/b.c
+0 src/a.c
+0 src/odd \\ name\nof two lines
+0 include/first.h' "$(files_of "$profile")"
+same "what was searched for names that are not there" "search 0 empty search 0 include" \
+    "$(grep ^search "$profile" | sort | xargs)"
+check "what was only looked in" grep -qx "folder 0 many" "$profile"
+same "and the whole is a profile" "stagefs-profile 1" "$(head -n 1 "$profile")"
+same "the command's status is told" 7 "$(
+    ctl profile record "$WORK/other" "$MNT" -- sh -c "cat $MNT/src/d.c >/dev/null; exit 7" >/dev/null
+    echo $?
+)"
+same "what failed is recorded, too" "0 src/d.c" "$(files_of "$WORK/other")"
+same "a command that is not there" 127 "$(
+    ctl profile record "$WORK/none" "$MNT" -- /no/such/command >/dev/null 2>&1
+    echo $?
+)"
+
+# ---- several recordings ----
+
+check "recorded once more, something else" \
+    ctl profile record "$profile" "$MNT" -- cat "$MNT/src/b.c" "$MNT/src/c.c"
+same "what was not met has an age, and its place" '0 src/b.c
+1 src/a.c
+1 src/odd \\ name\nof two lines
+1 include/first.h
+0 src/c.c' "$(files_of "$profile")"
+cp "$profile" "$WORK/kept"
+check_fails "a failed one" ctl profile record "$profile" "$MNT" -- false
+check "ages nothing" cmp "$profile" "$WORK/kept"
+for _ in 1 2 3; do ctl profile record "$profile" "$MNT" -- cat "$MNT/src/b.c" >/dev/null; done
+same "after three more it is forgotten" "0 src/b.c
+3 src/c.c" "$(files_of "$profile")"
+check "recorded without a command" ctl profile record "$profile" "$MNT"
+check "is one at a time" says "a recording is going on" ctl profile record "$WORK/second" "$MNT"
+cat "$MNT/src/d.c" >/dev/null
+check "and ended by hand" ctl profile stop "$MNT"
+same "into the file that was named" "1 src/b.c
+0 src/d.c" "$(files_of "$profile")"
+check "there is nothing to end then" says "nothing is being recorded" ctl profile stop "$MNT"
+echo "no profile" >"$WORK/text"
+check "a file that is none is not written over" says "line 1" ctl profile record "$WORK/text" "$MNT" -- true
+same "and stays" "no profile" "$(cat "$WORK/text")"
+check "nor is one that cannot be" says "No such file" ctl profile record "$WORK/no/such/file" "$MNT" -- true
+test_user
+as_user_ctl() { as_user "$BUILD_DIR/client/stagectl" "$@"; }
+if as_user test -x "$BUILD_DIR/client/stagectl"; then
+    check "who does not own the mount does not record" says "" as_user_ctl profile record "$WORK/user" "$MNT"
+    check "nor replay" says "" as_user_ctl profile replay "$WORK/kept" "$MNT"
+fi
+unmount_fs
+
+# ---- the next mount ----
+
+cat >"$profile" <<'END'
+stagefs-profile 1
+# with the sources of another branch
+folder 0 .
+search 0 include
+file 0 src/a.c
+file 1 src/gone.c
+file 0 gone/too.c
+folder 0 src/b.c
+file 0 src
+file 0 link
+file 0 src/b.c
+file 3 src/odd \\ name\nof two lines
+END
+mount_fs "profile=$profile,predict=profiles"
+check "what the profile has is staged by itself" wait_for 20 staged src/a.c src/b.c "src/odd \\ name
+of two lines"
+check "and nothing else" absent src/c.c src/d.c include/first.h
+check "it is counted" is_number files 3
+read_them() { cat "$MNT/src/a.c" "$MNT/src/b.c"; }
+same "whoever reads it waits for no source" 0 "$(reads_of read_them)"
+check "and it is what the source has" cmp "$MNT/src/a.c" "$under/src/a.c"
+check "what was read is counted" is_number used_files 2
+echo 'int changed;' >"$under/src/b.c"
+ctl sync "$MNT"
+check "what has changed since is not what is read, once the source has it" wait_for 20 cmp "$MNT/src/b.c" "$under/src/b.c"
+printf 'stagefs-profile 1\nfile 0 src/c.c\n' >"$WORK/another"
+check "another is followed at once" ctl profile replay "$WORK/another" "$MNT"
+check "and staged" wait_for 20 staged src/c.c
+check "what is none is not" says "line 1" ctl profile replay "$WORK/text" "$MNT"
+unmount_fs
+
+# ---- with little memory ----
+
+{ echo "stagefs-profile 1" && for i in $(seq 100 199); do echo "file 0 many/$i"; done; } >"$WORK/many"
+mount_fs "profile=$WORK/many,mem=2M,compress=none,predict=profiles"
+some() { [ "$(number files)" -ge 20 ]; }
+check "as much as there is room for is staged" wait_for 20 some
+few() { [ "$(number bytes)" -le $((1024 * 1024)) ] || { number bytes && false; }; }
+check "and no more" few
+read_all() { for i in $(seq 100 199); do cmp "$MNT/many/$i" "$under/many/$i" || return 1; done; }
+check "while it is read" read_all
+goes_on() { [ "$(number files)" -ge 60 ]; }
+check "the rest follows" goes_on
+check "and little of what was staged was staged in vain" test "$(number used_files)" -ge $(($(number files) * 8 / 10))
+unmount_fs
+
+# ---- what is refused ----
+
+refuse() { # PATTERN OPTIONS
+    says "$1" "$STAGEFS" "$SRC" "$MNT" -f -o "$2" || return 1
+    ! is_mounted "$MNT"
+}
+printf 'stagefs-profile 1\nfile 0 a\nfile 0 ../a\n' >"$WORK/bad"
+check "a line that leaves the tree" refuse "line 3" "profile=$WORK/bad"
+check "a file that is no profile" refuse "line 1" "profile=$WORK/text"
+check "no file" refuse "No such file" "profile=$WORK/absent"
+check "without staging" refuse "stage=none" "profile=$profile,stage=none"
+check "without the predictor" refuse "predict=profiles" "profile=$profile,predict=includes"
+check "no words" says "profile: write" ctl profile
+check "a word that is none" says "profile: write" ctl profile erase
+check "no file is named" says "give the file" ctl profile record
+
+unmount_slow
+done_testing
