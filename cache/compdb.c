@@ -115,21 +115,77 @@ static bool visit_entry(const struct stg_compdb_visitor *visitor, const json_t *
     return arguments || !command || visit_command(&entry, command);
 }
 
-int stg_compdb_read(const char *text, size_t bytes, const struct stg_compdb_visitor *visitor) {
-    json_error_t where;
-    json_t *all = json_loadb(text, bytes, 0, &where);
-    const json_t *one;
-    int error = 0;
-    size_t i;
+/* ---- the array ---- */
 
-    if (!all)
-        return json_error_code(&where) == json_error_out_of_memory ? -ENOMEM : -EBADMSG;
-    if (!json_is_array(all))
-        error = -EBADMSG;
-    json_array_foreach(all, i, one) {
-        if (!error && !visit_entry(visitor, one))
-            error = -ENOMEM;
+static size_t skip_space(const char *text, size_t bytes, size_t at) {
+    while (at < bytes && strchr(" \t\r\n", text[at]) && text[at])
+        at++;
+    return at;
+}
+
+/* Where the element that begins at `at` ends: at the comma after it, or the bracket, or the end. */
+static size_t end_of_element(const char *text, size_t bytes, size_t at) {
+    unsigned depth = 0;
+    bool in_string = false;
+
+    for (; at < bytes; at++) {
+        char c = text[at];
+
+        if (in_string) {
+            at += c == '\\'; /* what it stands before is no end of the string */
+            in_string = c != '"';
+        } else if (c == '"') {
+            in_string = true;
+        } else if (c == '{' || c == '[') {
+            depth++;
+        } else if (!depth && (c == ',' || c == ']' || c == '}')) {
+            return at;
+        } else if (c == '}' || c == ']') {
+            depth--;
+        }
     }
-    json_decref(all);
+    return bytes;
+}
+
+static int read_element(const char *text, size_t bytes, const struct stg_compdb_visitor *visitor) {
+    json_error_t where;
+    json_t *one;
+    int error = 0;
+
+    if (bytes > STG_COMPDB_ENTRY_MAX_BYTES)
+        return 0;
+    one = json_loadb(text, bytes, JSON_DECODE_ANY, &where);
+    if (!one)
+        return json_error_code(&where) == json_error_out_of_memory ? -ENOMEM : -EBADMSG;
+    if (!visit_entry(visitor, one))
+        error = -ENOMEM;
+    json_decref(one);
     return error;
+}
+
+/* Nothing but space is to come after the array. */
+static int end_at(const char *text, size_t bytes, size_t at) {
+    return skip_space(text, bytes, at) == bytes ? 0 : -EBADMSG;
+}
+
+int stg_compdb_read(const char *text, size_t bytes, const struct stg_compdb_visitor *visitor) {
+    size_t at = skip_space(text, bytes, 0);
+    int error = 0;
+
+    if (at == bytes || text[at] != '[')
+        return -EBADMSG;
+    at = skip_space(text, bytes, at + 1);
+    if (at < bytes && text[at] == ']')
+        return end_at(text, bytes, at + 1);
+    while (!error && at < bytes) {
+        size_t end = end_of_element(text, bytes, at);
+
+        if (end == bytes || text[end] == '}') /* it is cut off, or no array */
+            return -EBADMSG;
+        error = read_element(text + at, end - at, visitor);
+        if (text[end] == ']')
+            return error ? error : end_at(text, bytes, end + 1);
+        at = skip_space(text, bytes, end + 1);
+    }
+    return error ? error : -EBADMSG;
 }

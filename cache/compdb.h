@@ -3,8 +3,8 @@
  * What a compilation database says of a build: compile_commands.json, as CMake, Meson, Bazel's and
  * make's helpers write it (https://clang.llvm.org/docs/JSONCompilationDatabase.html).
  *
- * The text need not be well-formed; what is not understood is passed over. Thread-safe: there is no
- * state.
+ * The text need not be well-formed; what is not understood is passed over. It is read one entry at
+ * a time, as what a text becomes takes up to 80 times its size. Thread-safe: there is no state.
  */
 #ifndef STG_CACHE_COMPDB_H
 #define STG_CACHE_COMPDB_H
@@ -22,9 +22,13 @@ struct stg_compdb_visitor {
     void *context;
 };
 
+/* What is longer is passed over. */
+#define STG_COMPDB_ENTRY_MAX_BYTES ((size_t)256 << 10)
+
 /*
  * Visits what the entries name, in their order: of each the file that is compiled comes first.
- * Returns 0; -EBADMSG where the text is not a JSON array; or -ENOMEM.
+ * Returns 0; -EBADMSG where the text is not a JSON array, or, when what comes before was visited,
+ * no more; or -ENOMEM.
  */
 int stg_compdb_read(const char *text, size_t bytes, const struct stg_compdb_visitor *visitor);
 

@@ -78,6 +78,33 @@ static void what_is_no_database_is_refused(void **state) {
         assert_int_equal(read_into(list, texts[i], strlen(texts[i])), -EBADMSG);
 }
 
+static void what_comes_before_a_mistake_is_read(void **state) {
+    static const char text[] =
+        "[{\"directory\":\"/b\",\"file\":\"a.c\"},{\"directory\":\"/b\",\"fi";
+    char list[LIST_BYTES];
+
+    (void)state;
+    assert_int_equal(read_into(list, text, strlen(text)), -EBADMSG);
+    assert_string_equal(list, "F/b:a.c");
+}
+
+/* As JSON each of the many empty lists takes some hundred bytes. */
+static void a_huge_entry_is_passed_over(void **state) {
+    static const char after[] = "[1]],{\"directory\":\"/b\",\"file\":\"a\\\"],{\"}]";
+    size_t bytes = 4 << 20;
+    char *text = malloc(bytes + sizeof(after));
+    char list[LIST_BYTES];
+
+    (void)state;
+    assert_non_null(text);
+    for (size_t i = 0; i < bytes; i++)
+        text[i] = i < 2 ? '[' : "[],"[(i - 2) % 3];
+    memcpy(text + 2 + (bytes - 2) / 3 * 3, after, sizeof(after));
+    assert_int_equal(read_into(list, text, strlen(text)), 0);
+    assert_string_equal(list, "F/b:a\"],{");
+    free(text);
+}
+
 /* Cut and changed at random: it ends, and reads nothing that is not its own (ASan). */
 static void odd_texts_do_no_harm(void **state) {
     static const char whole[] =
@@ -104,6 +131,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(entries_are_read),
         cmocka_unit_test(what_is_no_database_is_refused),
+        cmocka_unit_test(what_comes_before_a_mistake_is_read),
+        cmocka_unit_test(a_huge_entry_is_passed_over),
         cmocka_unit_test(odd_texts_do_no_harm),
     };
 
