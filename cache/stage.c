@@ -165,10 +165,13 @@ struct fetching {
     struct stg_cache *cache;
     struct stg_object *object;
     uint32_t version;
+    /* By who wanted the content alone: a use that is over before there is a copy counts, too. */
+    bool is_used;
+    bool begun_by_hasty;
 };
 
 /* Takes the waiters that want the content as soon as it was read; of that version alone. */
-static struct stg_waiter *take_hasty(const struct fetching *fetching) {
+static struct stg_waiter *take_hasty(struct fetching *fetching) {
     struct stg_waiter *taken = NULL;
     struct stg_waiter **at = &fetching->object->waiters;
 
@@ -180,6 +183,8 @@ static struct stg_waiter *take_hasty(const struct fetching *fetching) {
             *at = waiter->next;
             waiter->next = taken;
             taken = waiter;
+            fetching->is_used = true;
+            fetching->begun_by_hasty = fetching->begun_by_hasty || !waiter->goes_on;
         } else {
             at = &waiter->next;
         }
@@ -189,7 +194,7 @@ static struct stg_waiter *take_hasty(const struct fetching *fetching) {
 }
 
 static void content_came(void *context, const struct stg_filled *filled) {
-    const struct fetching *fetching = context;
+    struct fetching *fetching = context;
     const struct stg_source *source = fetching->cache->source;
     struct stg_waiter *waiters = take_hasty(fetching);
 
@@ -274,8 +279,10 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
         stg_stage_move_locked(cache, object, STG_ABSENT);
     } else {
         object->identity = filled.identity;
-        object->used = false;
+        object->used = fetching.is_used;
         stg_stage_make_hot_locked(cache, object, &copy);
+        if (fetching.begun_by_hasty)
+            stg_fifo_use(&object->hot);
         stg_stage_hold_for_locked(object, waiters);
     }
     stg_lock_drop(&cache->lock);
