@@ -23,10 +23,17 @@
 
 #define STATUS_SIGNAL 128 /* plus its number, as shells have it */
 #define STATUS_NO_COMMAND 127
+#define START_PAUSE_NS 5000000
+#define START_MAX_NS INT64_C(30000000000)
 
 extern char **environ;
 
 /* ---- the file ---- */
+
+static int told(const char *path, int error) {
+    stg_ctl_error("%s: %s", path, strerror(-error));
+    return STG_CTL_FAILED;
+}
 
 /* Adds what the file has. Returns 0, or -errno after saying what is wrong. */
 static int read_profile(const char *path, struct stg_profile *profile) {
@@ -38,11 +45,20 @@ static int read_profile(const char *path, struct stg_profile *profile) {
                       "has written",
                       path, line);
     else if (error)
-        (void)stg_ctl_failed(path, -error);
+        (void)told(path, error);
     return error;
 }
 
-/* The file that is to be written, wherever this program or the next one stands. */
+/* Adds what the file that is to be written has by now; one that is not there, or empty, nothing. */
+static int read_before(const char *path, struct stg_profile *profile) {
+    struct stat info;
+
+    if (stat(path, &info) ? errno == ENOENT : S_ISREG(info.st_mode) && !info.st_size)
+        return 0;
+    return read_profile(path, profile);
+}
+
+/* The file that is to be written, without symbolic links: one is not replaced by a file. */
 static int make_absolute(const char *path, char whole[PATH_MAX]) {
     stg_auto_free char *found = realpath(path, NULL);
     stg_auto_free char *folder = NULL;
@@ -60,16 +76,33 @@ static int make_absolute(const char *path, char whole[PATH_MAX]) {
     return bytes < PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
-/* What new files may be, and what this one is where it is there. */
-static mode_t mode_for(const char *path) {
-    struct stat info;
-    mode_t mask;
+/* Can it be written, at the end? What it has must be a profile. Returns 0, or an error, told. */
+static int check_file(const char *path, char whole[PATH_MAX]) {
+    struct stg_profile before = STG_PROFILE_NONE;
+    stg_auto_free char *folder = NULL;
+    int error = make_absolute(path, whole);
 
-    if (!stat(path, &info))
-        return info.st_mode & 0777;
-    mask = umask(0);
+    if (!error && !(folder = strndup(whole, (size_t)(strrchr(whole, '/') - whole) + 1)))
+        error = -ENOMEM;
+    if (!error && access(folder, W_OK | X_OK))
+        error = -errno;
+    if (error)
+        return told(path, error);
+    error = read_before(whole, &before);
+    stg_profile_fini(&before);
+    return error ? STG_CTL_FAILED : 0;
+}
+
+/* The new file is whose the old one was, as far as that is allowed, and may do what that might. */
+static int take_after(int fd, const char *path) {
+    struct stat info;
+    mode_t mask = umask(0);
+
     (void)umask(mask);
-    return 0666 & ~mask;
+    if (stat(path, &info))
+        return fchmod(fd, 0666 & ~mask);
+    (void)!fchown(fd, info.st_uid, info.st_gid); /* or it is ours */
+    return fchmod(fd, info.st_mode & 0777);
 }
 
 /* Beside the file, and then in its place: whoever reads it sees the one or the other. */
@@ -90,8 +123,7 @@ static int replace(const char *path, const struct stg_profile *profile) {
         return -ENOMEM;
     }
     stg_profile_write(profile, stream);
-    error =
-        ferror(stream) || fflush(stream) || fchmod(fd, mode_for(path)) || fsync(fd) ? -errno : 0;
+    error = ferror(stream) || fflush(stream) || take_after(fd, path) || fsync(fd) ? -errno : 0;
     if (fclose(stream) && !error)
         error = -errno;
     if (!error && rename(name, path))
@@ -103,30 +135,37 @@ static int replace(const char *path, const struct stg_profile *profile) {
 
 /* ---- the mount ---- */
 
-static int ask_record(int fd, struct stagefs_record_request *request, uint32_t what) {
-    request->version = STAGEFS_PROTOCOL_VERSION;
-    request->what = what;
+/* `recording`: its number, 0 for whichever there is; see protocol.h. The answer is in `request`. */
+static int ask_record(int fd, uint64_t recording, uint32_t what, uint64_t offset,
+                      struct stagefs_record_request *request) {
+    *request = (struct stagefs_record_request){.version = STAGEFS_PROTOCOL_VERSION,
+                                               .what = what,
+                                               .recording = recording,
+                                               .offset = offset};
     return stg_ctl_ask(fd, STAGEFS_IOC_RECORD, request);
 }
 
-static int fetch(int fd, struct stg_profile *profile) {
-    struct stagefs_record_request request = {0};
+static int fetch(int fd, uint64_t recording, struct stg_profile *profile) {
+    struct stagefs_record_request request;
     stg_auto_free char *text = NULL;
     size_t used = 0;
     size_t line;
-    int error = ask_record(fd, &request, STAGEFS_RECORD_ASK);
+    int error = ask_record(fd, recording, STAGEFS_RECORD_READ, 0, &request);
     size_t whole = request.text_bytes;
 
-    if (!error && (whole > STG_PROFILE_TEXT_MAX_BYTES || !(text = malloc(whole + 1))))
+    if (!error && whole > STG_PROFILE_TEXT_MAX_BYTES)
+        error = -EFBIG;
+    if (!error && !(text = malloc(whole + 1)))
         error = -ENOMEM;
     while (!error && used < whole) {
-        request = (struct stagefs_record_request){.offset = used};
-        error = ask_record(fd, &request, STAGEFS_RECORD_READ);
-        if (!error && (!request.text_used || request.text_used > whole - used))
-            error = -EIO; /* another recording has begun */
-        if (!error)
-            memcpy(text + used, request.text, request.text_used);
-        used += error ? 0 : request.text_used;
+        /* Whoever answers is not to be trusted with our memory. */
+        if (!request.text_used || request.text_used > sizeof(request.text) ||
+            request.text_used > whole - used)
+            return -EPROTO;
+        memcpy(text + used, request.text, request.text_used);
+        used += request.text_used;
+        if (used < whole)
+            error = ask_record(fd, recording, STAGEFS_RECORD_READ, used, &request);
     }
     if (!error && request.left_out)
         stg_ctl_error("%ju files and folders were left out: a profile holds %d",
@@ -134,73 +173,99 @@ static int fetch(int fd, struct stg_profile *profile) {
     return error ? error : stg_profile_parse(profile, text, whole, false, &line);
 }
 
-/* Stops the recording and writes what came of it; `whole` as of stg_profile_merge(). */
-static int finish(int fd, const char *mount, const char *path, bool whole) {
-    struct stagefs_record_request request = {0};
+/*
+ * Stops the recording and writes what came of it; `whole` as of stg_profile_merge(). It is kept in
+ * the mount until it is written. Returns an enum stg_ctl_status.
+ */
+static int finish(int fd, const char *mount, uint64_t recording, const char *path, bool whole) {
+    struct stagefs_record_request request;
     struct stg_profile before = STG_PROFILE_NONE;
     struct stg_profile recorded = STG_PROFILE_NONE;
     struct stg_profile merged = STG_PROFILE_NONE;
-    const char *about = mount;
-    int error = ask_record(fd, &request, STAGEFS_RECORD_STOP);
+    int error = ask_record(fd, recording, STAGEFS_RECORD_STOP, 0, &request);
     int status = STG_CTL_FAILED;
 
+    recording = request.recording;
     if (!error)
-        error = fetch(fd, &recorded);
-    if (!error && !access(path, F_OK)) {
-        if (read_profile(path, &before))
-            goto done;
-    }
-    if (!error)
+        error = fetch(fd, recording, &recorded);
+    if (error) {
+        if (error == -ENOENT)
+            stg_ctl_error("%s: nothing is being recorded: begin with stagectl profile record",
+                          mount);
+        else
+            (void)stg_ctl_failed(mount, -error);
+    } else if (!read_before(path, &before)) {
         error = stg_profile_merge(&before, &recorded, whole, &merged);
-    if (!error) {
-        about = path;
-        error = replace(path, &merged);
+        if (!error)
+            error = replace(path, &merged);
+        status = error ? told(path, error) : STG_CTL_OK;
     }
-    if (error)
-        (void)stg_ctl_failed(about, -error);
-    else
-        status = STG_CTL_OK;
-    if (!error)
-        printf("%zu files and folders recorded, %zu in %s\n", recorded.count, merged.count, path);
-done:
+    if (status == STG_CTL_OK) {
+        /* On stderr: what is on stdout is the command's. */
+        stg_ctl_error("%zu files and folders recorded, %zu in %s", recorded.count, merged.count,
+                      path);
+        (void)ask_record(fd, recording, STAGEFS_RECORD_DROP, 0, &request); /* or the next does */
+    } else if (recorded.count) {
+        stg_ctl_error("the recording is kept: stagectl profile stop FILE writes it elsewhere");
+    }
     stg_profile_fini(&before);
     stg_profile_fini(&recorded);
     stg_profile_fini(&merged);
     return status;
 }
 
+/* Begins a recording, and waits until it runs. Returns 0, or an enum stg_ctl_status, told. */
+static int start(int fd, const char *mount, uint64_t *ret_recording) {
+    const struct timespec pause = {.tv_nsec = START_PAUSE_NS};
+    struct stagefs_record_request request;
+    int error = ask_record(fd, 0, STAGEFS_RECORD_START, 0, &request);
+
+    *ret_recording = request.recording;
+    for (int64_t waited_ns = 0; !error && request.state == STAGEFS_RECORD_STARTING;
+         waited_ns += START_PAUSE_NS) {
+        if (waited_ns > START_MAX_NS) {
+            (void)ask_record(fd, *ret_recording, STAGEFS_RECORD_DROP, 0, &request);
+            error = -ETIMEDOUT;
+            break;
+        }
+        (void)nanosleep(&pause, NULL); /* shorter where a signal comes */
+        error = ask_record(fd, *ret_recording, STAGEFS_RECORD_ASK, 0, &request);
+    }
+    if (error == -EBUSY)
+        stg_ctl_error("%s: a recording is going on: end it with stagectl profile stop", mount);
+    else if (error)
+        (void)stg_ctl_failed(mount, -error);
+    return error ? STG_CTL_FAILED : 0;
+}
+
 /* ---- the commands ---- */
 
-static void pause_a_little(void) {
-    const struct timespec pause = {.tv_nsec = 5000000};
+/* Waits for the child. Returns its exit status, as a shell has it. */
+static int wait_for(pid_t child) {
+    int status;
+    pid_t waited;
 
-    (void)nanosleep(&pause, NULL); /* shorter where a signal comes */
+    do {
+        waited = waitpid(child, &status, 0);
+    } while (waited < 0 && errno == EINTR);
+    if (waited < 0)
+        return STG_CTL_FAILED;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : STATUS_SIGNAL + WTERMSIG(status);
 }
 
-static int start(int fd, const char *path) {
-    struct stagefs_record_request request = {0};
-    int error;
-
-    (void)snprintf(request.text, sizeof(request.text), "%s", path); /* fits: PATH_MAX is less */
-    error = ask_record(fd, &request, STAGEFS_RECORD_START);
-    while (!error && request.state == STAGEFS_RECORD_STARTING) {
-        pause_a_little();
-        request = (struct stagefs_record_request){0};
-        error = ask_record(fd, &request, STAGEFS_RECORD_ASK);
-    }
-    return error;
-}
-
-/* The command's exit status. What the terminal sends is for the command: we have work to do. */
-static int run(char **command) {
+/*
+ * Runs the command; its exit status is in `*ret_status`. Returns 0, or an error where it could not
+ * be started. What the terminal sends is for the command: we have work to do after it.
+ */
+static int run(char **command, int *ret_status) {
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     struct sigaction interrupt, quit;
     posix_spawnattr_t attributes;
     sigset_t defaults;
     pid_t child;
-    int status = 0;
     int error;
 
+    (void)signal(SIGCHLD, SIG_DFL); /* where it was ignored there would be nothing to wait for */
     (void)sigaction(SIGINT, &ignore, &interrupt); /* these cannot fail with valid arguments */
     (void)sigaction(SIGQUIT, &ignore, &quit);
     (void)sigemptyset(&defaults);
@@ -213,77 +278,61 @@ static int run(char **command) {
     (void)posix_spawnattr_setsigdefault(&attributes, &defaults);
     error = posix_spawnp(&child, *command, NULL, &attributes, command, environ);
     (void)posix_spawnattr_destroy(&attributes);
-    if (error) {
-        stg_ctl_error("%s: %s", *command, strerror(error));
-        status = STATUS_NO_COMMAND;
-    } else {
-        while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-            ;
-        status = WIFEXITED(status) ? WEXITSTATUS(status) : STATUS_SIGNAL + WTERMSIG(status);
-    }
+    *ret_status = error ? STATUS_NO_COMMAND : wait_for(child);
     (void)sigaction(SIGINT, &interrupt, NULL);
     (void)sigaction(SIGQUIT, &quit, NULL);
-    return status;
+    if (error)
+        stg_ctl_error("%s: %s", *command, strerror(error));
+    return error;
 }
 
 static int record(const struct stg_ctl *ctl) {
-    struct stg_profile before = STG_PROFILE_NONE;
+    struct stagefs_record_request request;
     stg_auto_free char *name = NULL;
     stg_auto_fd int fd = -1;
     char path[PATH_MAX];
-    int status = STG_CTL_OK;
-    int error;
+    uint64_t recording;
+    int status;
 
-    if (ctl->count < 2)
+    if (ctl->count < 4)
         return stg_ctl_misused("profile record: give the file to write, the mount, and after -- "
                                "what to run");
-    error = make_absolute(ctl->words[1], path);
-    if (error)
-        return stg_ctl_failed(ctl->words[1], -error);
-    if (!access(path, F_OK)) { /* a file that is none is not to be found out at the end */
-        error = read_profile(path, &before);
-        stg_profile_fini(&before);
-        if (error)
-            return STG_CTL_FAILED;
-    }
-    fd = stg_ctl_open_mount(ctl->count > 2 ? ctl->words[2] : NULL, &name);
-    if (fd < 0)
+    if (check_file(ctl->words[1], path))
         return STG_CTL_FAILED;
-    error = start(fd, path);
-    if (error == -EBUSY) {
-        stg_ctl_error("%s: a recording is going on: end it with stagectl profile stop", name);
+    fd = stg_ctl_open_mount(ctl->words[2], &name);
+    if (fd < 0 || start(fd, name, &recording))
         return STG_CTL_FAILED;
+    if (run(ctl->words + 3, &status)) {
+        (void)ask_record(fd, recording, STAGEFS_RECORD_DROP, 0, &request); /* it is empty */
+        return status;
     }
-    if (error)
-        return stg_ctl_failed(name, -error);
-    if (ctl->count < 4) {
-        printf("recording; stagectl profile stop ends it, and writes %s\n", path);
-        return STG_CTL_OK;
-    }
-    status = run(ctl->words + 3);
-    if (finish(fd, name, path, !status) && !status)
+    if (finish(fd, name, recording, path, !status) && !status)
         status = STG_CTL_FAILED;
     return status;
 }
 
-static int stop(const struct stg_ctl *ctl) {
-    struct stagefs_record_request request = {0};
+static int start_alone(const struct stg_ctl *ctl) {
     stg_auto_free char *name = NULL;
     stg_auto_fd int fd = -1;
-    int error;
+    uint64_t recording;
 
     if (ctl->count > 2)
-        return stg_ctl_misused("profile stop: give one mount");
+        return stg_ctl_misused("profile start: give one mount");
     fd = stg_ctl_open_mount(ctl->count > 1 ? ctl->words[1] : NULL, &name);
-    if (fd < 0)
+    return fd < 0 || start(fd, name, &recording) ? STG_CTL_FAILED : STG_CTL_OK;
+}
+
+static int stop(const struct stg_ctl *ctl) {
+    stg_auto_free char *name = NULL;
+    stg_auto_fd int fd = -1;
+    char path[PATH_MAX];
+
+    if (ctl->count < 2 || ctl->count > 3)
+        return stg_ctl_misused("profile stop: give the file to write, and the mount");
+    if (check_file(ctl->words[1], path))
         return STG_CTL_FAILED;
-    error = ask_record(fd, &request, STAGEFS_RECORD_ASK);
-    if (!error && request.state != STAGEFS_RECORD_RUNNING &&
-        request.state != STAGEFS_RECORD_STARTING) {
-        stg_ctl_error("%s: nothing is being recorded: begin with stagectl profile record", name);
-        return STG_CTL_FAILED;
-    }
-    return error ? stg_ctl_failed(name, -error) : finish(fd, name, request.text, true);
+    fd = stg_ctl_open_mount(ctl->count > 2 ? ctl->words[2] : NULL, &name);
+    return fd < 0 ? STG_CTL_FAILED : finish(fd, name, 0, path, true);
 }
 
 /* As many whole lines as one request takes, from `*at` on. */
@@ -351,9 +400,11 @@ int stg_ctl_profile(const struct stg_ctl *ctl) {
 
     if (!strcmp(word, "record"))
         return record(ctl);
+    if (!strcmp(word, "start"))
+        return start_alone(ctl);
     if (!strcmp(word, "stop"))
         return stop(ctl);
     if (!strcmp(word, "replay"))
         return replay(ctl);
-    return stg_ctl_misused("profile: write record, stop or replay");
+    return stg_ctl_misused("profile: write record, start, stop or replay");
 }

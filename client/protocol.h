@@ -256,10 +256,11 @@ struct stagefs_sync_request {
 #define STAGEFS_TEXT_BYTES 15360
 
 enum stagefs_protocol_record {
-    STAGEFS_RECORD_ASK = 0,   /* how far it is; `text` has the label */
-    STAGEFS_RECORD_START = 1, /* with the text as its label; EBUSY while one is going on */
-    STAGEFS_RECORD_STOP = 2,  /* ENOENT where none is */
-    STAGEFS_RECORD_READ = 3, /* the text of the last, from `offset` on; ENOENT where none is over */
+    STAGEFS_RECORD_ASK = 0,   /* how far it is */
+    STAGEFS_RECORD_START = 1, /* EBUSY while one is going on */
+    STAGEFS_RECORD_STOP = 2,  /* also where it is over already; ENOENT where there is none */
+    STAGEFS_RECORD_READ = 3,  /* the text from `offset` on, once it is over; else ENOENT */
+    STAGEFS_RECORD_DROP = 4,  /* ends it, and forgets what was recorded */
 };
 
 enum stagefs_protocol_record_state {
@@ -269,17 +270,21 @@ enum stagefs_protocol_record_state {
     STAGEFS_RECORD_OVER = 3,
 };
 
+/*
+ * `recording` is 0 for whichever there is; else what is asked for is done with the recording of
+ * that number alone, ENOENT where there is another by now.
+ */
 struct stagefs_record_request {
     uint32_t version;
     uint32_t what;       /* enum stagefs_protocol_record */
-    uint64_t offset;     /* in */
+    uint64_t recording;  /* in and out: its number; of START 0 */
+    uint64_t offset;     /* in, of READ; else 0 */
     uint32_t state;      /* out, as all below: enum stagefs_protocol_record_state */
     uint32_t text_used;  /* bytes of `text` */
     uint64_t text_bytes; /* of the whole text, once it is over */
     uint64_t entries;
     uint64_t left_out; /* that there was no room for */
-    uint64_t reserved;
-    char text[STAGEFS_TEXT_BYTES]; /* in or out; a label with its NUL */
+    char text[STAGEFS_TEXT_BYTES];
 };
 
 /*

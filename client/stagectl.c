@@ -41,7 +41,8 @@ static const struct command commands[] = {
     {"copy", "j", "[-j] FILE... DESTINATION", "copy files inside the kernel", stg_ctl_copy},
     {"hint", "f0", "[-f LIST [-0]] sequential|random|willneed|dontneed [FILE...]",
      "say how files will be read", stg_ctl_hint},
-    {"profile", "", "record FILE [MOUNT [-- COMMAND...]] | stop [MOUNT] | replay FILE [MOUNT]",
+    {"profile", "",
+     "record FILE MOUNT -- COMMAND... | start [MOUNT] | stop FILE [MOUNT] | replay FILE [MOUNT]",
      "record what a build touches, and stage it another time", stg_ctl_profile},
 };
 

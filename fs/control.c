@@ -220,49 +220,46 @@ static int ask_predictor(struct stagefs_predict_request *request) {
 
 /* ---- profiles ---- */
 
-static int answer_record(struct stagefs_record_request *request) {
-    char label[STAGEFS_TEXT_BYTES];
-    struct stg_record_view view = stg_record_view(label, sizeof(label));
+static int do_record(struct stagefs_record_request *request) {
+    ssize_t given;
 
-    request->state = view.state;
-    request->entries = view.entries;
-    request->left_out = view.left_out;
-    request->text_bytes = view.text_bytes;
-    if (request->what != STAGEFS_RECORD_READ) {
-        memset(request->text, 0, sizeof(request->text));
-        memcpy(request->text, label, strlen(label) + 1);
-        request->text_used = (uint32_t)strlen(label) + 1;
+    switch (request->what) {
+    case STAGEFS_RECORD_ASK:
+        return 0;
+    case STAGEFS_RECORD_START:
+        return request->recording ? -EINVAL : stg_record_start(&request->recording);
+    case STAGEFS_RECORD_STOP:
+        return stg_record_stop(request->recording);
+    case STAGEFS_RECORD_READ:
+        given = stg_record_text(request->recording, request->offset, request->text,
+                                sizeof(request->text));
+        request->text_used = given < 0 ? 0 : (uint32_t)given;
+        return given < 0 ? (int)given : 0;
+    case STAGEFS_RECORD_DROP:
+        return stg_record_drop(request->recording);
+    default:
+        return -EINVAL;
     }
-    return 0;
 }
 
 static int record(const struct stg_caller *caller, struct stagefs_record_request *request) {
-    ssize_t given;
-    int error = 0;
+    struct stg_record_view view;
+    int error;
 
     if (!is_owner(caller))
         return -EPERM;
-    if (request->reserved)
+    if (request->what != STAGEFS_RECORD_READ && request->offset)
         return -EINVAL;
-    switch (request->what) {
-    case STAGEFS_RECORD_ASK:
-        break;
-    case STAGEFS_RECORD_START:
-        error = is_text(request->text, sizeof(request->text)) ? stg_record_start(request->text)
-                                                              : -EINVAL;
-        break;
-    case STAGEFS_RECORD_STOP:
-        error = stg_record_stop();
-        break;
-    case STAGEFS_RECORD_READ:
-        given = stg_record_text(request->offset, request->text, sizeof(request->text));
-        error = given < 0 ? (int)given : 0;
-        request->text_used = given < 0 ? 0 : (uint32_t)given;
-        break;
-    default:
-        error = -EINVAL;
-    }
-    return error ? error : answer_record(request);
+    memset(request->text, 0, sizeof(request->text));
+    request->text_used = 0;
+    error = do_record(request);
+    view = stg_record_view();
+    request->state = view.state;
+    request->recording = view.number;
+    request->entries = view.entries;
+    request->left_out = view.left_out;
+    request->text_bytes = view.text_bytes;
+    return error;
 }
 
 static int replay(const struct stg_caller *caller, struct stagefs_replay_request *request) {

@@ -65,6 +65,7 @@ struct stg_inode {
     _Atomic bool paged;      /* the kernel may have pages of it that were read from the daemon */
     _Atomic uint8_t hints;   /* STG_HINT_*, see predict_impl.h */
     _Atomic uint32_t name_hash; /* of its name in `folder` */
+    _Atomic uint32_t guessed_kib; /* what a predictor counted for it, see predict.c */
     _Atomic uint32_t recorded;  /* what a recording noted of it, see record.c */
     uint32_t birth;             /* constant: a hash of the birth time, on volumes without handles */
     uint8_t handle_bytes;       /* constant */

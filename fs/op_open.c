@@ -257,7 +257,8 @@ void stg_op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
         stg_reply_result(req, -ENOSYS);
         return;
     }
-    stg_record_read(inode);
+    if ((fi->flags & O_ACCMODE) != O_WRONLY)
+        stg_record_read(inode);
     if (!stg_staging_is_left_to_kernel(inode) && may_be_copied(fi->flags) &&
         open_from_copy(req, inode, fi))
         return;

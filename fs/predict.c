@@ -32,8 +32,9 @@ struct guess {
 };
 
 struct account {
-    uint64_t files, bytes, used_files, used_bytes, lost_bytes, skipped; /* protected by lock, as
-                                                                           all below */
+    uint64_t files, bytes, used_files, used_bytes, skipped; /* protected by lock, as all below */
+    uint64_t unread_bytes; /* in KiB that were rounded up: what is there, and was not read */
+    uint64_t lost_files;   /* that were evicted before anybody read them */
     uint64_t recent_files, recent_used;
     int64_t halved_ns; /* monotonic */
 };
@@ -87,17 +88,22 @@ bool stg_predict_holds_back(enum stg_predictor which) {
     return held_back;
 }
 
-static void count_guess(enum stg_predictor which, uint64_t bytes) {
+static void count_guess(enum stg_predictor which, uint64_t bytes, uint32_t kib) {
     stg_lock_take(&lock);
     accounts[which].files++;
     accounts[which].bytes += bytes;
+    accounts[which].unread_bytes += (uint64_t)kib << 10;
     accounts[which].recent_files++;
     stg_lock_drop(&lock);
 }
 
-/* What was guessed is read; or (`lost`) would have been, or never was, as it was evicted. */
-static void count_use_locked(uint8_t hints, const struct stg_inode *inode, bool lost) {
-    uint64_t bytes = atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
+/*
+ * What was guessed is read; or (`lost`) never was, as it was evicted, or is guessed by another now.
+ * `hints` are what the inode had, and has no more.
+ */
+static void settle_locked(uint8_t hints, struct stg_inode *inode, bool lost) {
+    uint64_t guessed_bytes = (uint64_t)atomic_load(&inode->guessed_kib) << 10;
+    uint64_t size_bytes = atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
     unsigned by = hints >> STG_HINT_BY_SHIFT;
 
     for (unsigned i = 0; i < STG_PREDICTORS; i++) {
@@ -105,11 +111,26 @@ static void count_use_locked(uint8_t hints, const struct stg_inode *inode, bool 
 
         if (!(by & 1U << i))
             continue;
-        account->lost_bytes += lost ? bytes : 0;
-        account->used_bytes += lost ? 0 : bytes;
+        account->unread_bytes -=
+            account->unread_bytes < guessed_bytes ? account->unread_bytes : guessed_bytes;
+        account->lost_files += lost;
+        account->used_bytes += lost ? 0 : size_bytes;
         account->used_files += !lost;
         account->recent_used += !lost;
     }
+}
+
+void stg_predict_evicted(struct stg_inode *inode) {
+    uint8_t before = atomic_load_explicit(&inode->hints, memory_order_relaxed);
+
+    if (!(before & STG_HINT_GUESSED))
+        return;
+    before = atomic_fetch_and(&inode->hints, (uint8_t)~STG_HINT_GUESSED);
+    if (!(before & STG_HINT_GUESSED))
+        return;
+    stg_lock_take(&lock);
+    settle_locked(before, inode, true);
+    stg_lock_drop(&lock);
 }
 
 void stg_predict_wanted(struct stg_inode *inode, bool missed) {
@@ -127,7 +148,7 @@ void stg_predict_wanted(struct stg_inode *inode, bool missed) {
     stg_lock_take(&lock);
     opened_files++;
     if (before & STG_HINT_GUESSED)
-        count_use_locked(before, inode, missed);
+        settle_locked(before, inode, false);
     stg_lock_drop(&lock);
     if (stg_predict_is_on(STG_PREDICT_SIBLINGS))
         stg_sibling_opened(inode);
@@ -141,12 +162,13 @@ struct stg_predict_view stg_predict_view(enum stg_predictor which) {
     struct stg_predict_view view = {.name = names[which], .enabled = stg_predict_is_on(which)};
 
     stg_lock_take(&lock);
-    view.throttled = is_throttled_locked(account);
+    view.throttled = which != STG_PREDICT_PROFILES && is_throttled_locked(account);
     view.files = account->files;
     view.bytes = account->bytes;
     view.used_files = account->used_files;
     view.used_bytes = account->used_bytes;
-    view.lost_bytes = account->lost_bytes;
+    view.unread_bytes = account->unread_bytes;
+    view.lost_files = account->lost_files;
     view.skipped = account->skipped;
     view.opened_files = opened_files;
     stg_lock_drop(&lock);
@@ -176,17 +198,12 @@ void stg_predict_removed(struct stg_inode *inode) {
     if (inode->type != (S_IFDIR >> 12) || !inode->volume->remote || !is_any_on())
         return;
     stg_include_removed(inode);
+    stg_profiles_removed(inode);
     stg_sibling_removed(inode);
 }
 
 struct stg_inode *stg_predict_free(struct stg_inode *inode) {
-    uint8_t hints = atomic_load_explicit(&inode->hints, memory_order_relaxed);
-
-    if (hints & STG_HINT_GUESSED) { /* its copy went, and held it until then */
-        stg_lock_take(&lock);
-        count_use_locked(hints, inode, true);
-        stg_lock_drop(&lock);
-    }
+    stg_predict_evicted(inode); /* its copy held it until then */
     return atomic_exchange(&inode->folder, NULL);
 }
 
@@ -261,21 +278,46 @@ struct stg_inode *stg_predict_walk(struct stg_inode *folder, const char *path) {
     return at;
 }
 
+/* Takes what was counted of a guess that came to nothing back. */
+static void uncount_guess(enum stg_predictor which, uint64_t bytes, uint32_t kib) {
+    struct account *account = &accounts[which];
+    uint64_t back = (uint64_t)kib << 10;
+
+    stg_lock_take(&lock);
+    account->files--;
+    account->bytes -= bytes;
+    account->unread_bytes -= account->unread_bytes < back ? account->unread_bytes : back;
+    account->recent_files -= account->recent_files > 0;
+    stg_lock_drop(&lock);
+}
+
 bool stg_predict_stage(struct stg_inode *inode, enum stg_predictor which) {
-    const uint8_t all = (uint8_t)(~0U << STG_HINT_BY_SHIFT);
     uint8_t mark = (uint8_t)(1U << which << STG_HINT_BY_SHIFT) | STG_HINT_GUESSED;
+    uint64_t bytes = atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
+    uint32_t kib = (uint32_t)((bytes + 1023) >> 10); /* `threshold` is no more than a petabyte */
+    uint8_t before;
+    uint8_t after;
 
     if (!inode->volume->remote || !stg_staging_may_predict(inode))
         return false;
     /* First: who opens it while it is being fetched has been helped, too. */
-    (void)atomic_fetch_and(&inode->hints, (uint8_t)~all);
-    (void)atomic_fetch_or(&inode->hints, mark);
-    if (!stg_staging_predict(inode)) {
-        (void)atomic_fetch_and(&inode->hints, (uint8_t)~mark);
-        return false;
-    }
-    count_guess(which, atomic_load_explicit(&inode->size_bytes, memory_order_relaxed));
-    return true;
+    stg_predict_evicted(inode); /* what another guessed is there no more */
+    count_guess(which, bytes, kib);
+    before = atomic_load(&inode->hints);
+    do {
+        if (before & STG_HINT_GUESSED) { /* just now, by another */
+            uncount_guess(which, bytes, kib);
+            return false;
+        }
+        after = (uint8_t)((before & ((1U << STG_HINT_BY_SHIFT) - 1)) | mark);
+        atomic_store(&inode->guessed_kib, kib);
+    } while (!atomic_compare_exchange_weak(&inode->hints, &before, after));
+    if (stg_staging_predict(inode))
+        return true;
+    before = atomic_fetch_and(&inode->hints, (uint8_t)~STG_HINT_GUESSED);
+    if (before & STG_HINT_GUESSED) /* else it was read, or evicted, and is settled */
+        uncount_guess(which, bytes, kib);
+    return false;
 }
 
 static void stage_sibling(struct stg_inode *folder, const char *name) {
@@ -366,8 +408,8 @@ void stg_predict_stop(void) {
         drop_guess((struct guess *)(void *)left);
         left = next;
     }
+    stg_profiles_fini(); /* whose threads ask the others */
     stg_include_fini();
     stg_sibling_fini();
     stg_graph_fini();
-    stg_profiles_fini();
 }

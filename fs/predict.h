@@ -45,6 +45,9 @@ void stg_predict_wanted(struct stg_inode *inode, bool missed);
 /* The beginning of the file was read from the source, by whoever stages it. */
 void stg_predict_content(struct stg_inode *inode, const char *content, uint64_t bytes);
 
+/* The copy of the file is gone, or a part of it. */
+void stg_predict_evicted(struct stg_inode *inode);
+
 /* The object's last name was removed through the mount: nothing is guessed from it any more. */
 void stg_predict_removed(struct stg_inode *inode);
 
@@ -63,7 +66,8 @@ struct stg_predict_view {
     uint64_t bytes;
     uint64_t used_files; /* of them those that somebody opened afterwards */
     uint64_t used_bytes;
-    uint64_t lost_bytes;   /* that were evicted before somebody opened them */
+    uint64_t unread_bytes; /* that are there now, and nobody has read; whole KiB of each file */
+    uint64_t lost_files;   /* that were evicted before somebody opened them */
     uint64_t opened_files; /* by anybody for the first time, guessed or not: for the recall */
     uint64_t skipped;      /* guesses that were not followed: throttled, or no room */
 };

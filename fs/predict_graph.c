@@ -240,6 +240,13 @@ static uint64_t version_of(int fd, uint64_t *ret_bytes) {
     return stg_hash_bytes(words, sizeof(words), 0) | 1;
 }
 
+static void forget_loaded(uint64_t version) {
+    stg_lock_take(&lock);
+    if (loaded == version)
+        loaded = 0;
+    stg_lock_drop(&lock);
+}
+
 /* The text of the folder's database, owned, where it is not the one that was read last. */
 static char *read_database(struct stg_inode *folder, uint64_t *ret_bytes) {
     struct stg_inode *inode = stg_predict_find(folder, DATABASE);
@@ -259,11 +266,16 @@ static char *read_database(struct stg_inode *folder, uint64_t *ret_bytes) {
         return NULL;
     stg_lock_take(&lock);
     is_new = !ended && loaded != version;
-    loaded = version;
+    if (is_new)
+        loaded = version; /* now: it is read once, however many ask */
     stg_lock_drop(&lock);
-    text = is_new ? malloc(*ret_bytes) : NULL;
-    if (!text || stg_io_read_whole(fd, text, *ret_bytes, 0) != (ssize_t)*ret_bytes)
+    if (!is_new)
         return NULL;
+    text = malloc(*ret_bytes);
+    if (!text || stg_io_read_whole(fd, text, *ret_bytes, 0) != (ssize_t)*ret_bytes) {
+        forget_loaded(version); /* another time, perhaps */
+        return NULL;
+    }
     read = text;
     text = NULL;
     return read;
@@ -348,7 +360,7 @@ void stg_graph_search(const char *path) {
     struct stg_inode *folder = stg_predict_walk(stg_fs.root, path);
 
     if (folder && folder->type == (S_IFDIR >> 12) && stg_predict_is_on(STG_PREDICT_INCLUDES))
-        stg_include_searched(folder);
+        stg_include_searched(folder, false);
     if (folder)
         stg_inode_unref(folder);
 }

@@ -59,7 +59,8 @@ struct stg_inode *stg_predict_walk(struct stg_inode *folder, const char *path);
 void stg_include_scan(struct stg_inode *inode, const char *content, uint64_t bytes);
 void stg_include_probed(struct stg_inode *folder, const char *name);
 void stg_include_resolve(struct stg_inode *folder, const char *name, bool angled);
-void stg_include_searched(struct stg_inode *folder);
+/* A compiler searches the folder: it was `asked_for` there, or that is known otherwise. */
+void stg_include_searched(struct stg_inode *folder, bool asked_for);
 void stg_include_removed(const struct stg_inode *folder);
 void stg_include_fini(void);
 
@@ -76,6 +77,7 @@ void stg_graph_used(void);
 void stg_graph_fini(void);
 
 void stg_profiles_used(void);
+void stg_profiles_removed(const struct stg_inode *folder);
 void stg_profiles_fini(void);
 
 #endif

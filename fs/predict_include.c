@@ -21,7 +21,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SEARCHED_MAX 64
+#define SEARCHED_MAX 256
 #define UNRESOLVED_MAX 2048
 #define WANTED_SLOTS 8192
 #define MEMO_SLOTS 16384
@@ -32,6 +32,9 @@
 #define ABSENT_NS INT64_C(10000000000)
 /* A name that was found nowhere for so long is of a system header, or of another machine. */
 #define UNRESOLVED_NS INT64_C(600000000000)
+/* A folder that was probed a moment ago makes no room: with more of them than there is room for,
+ * probed in turn, each would be gone when it comes again. */
+#define SEARCHED_NS INT64_C(10000000000)
 
 enum verdict { UNKNOWN, ABSENT, FOUND };
 
@@ -181,24 +184,29 @@ static struct stg_inode *remove_searched_locked(struct searched *one) {
     return folder;
 }
 
-/* Adds the folder. Returns the one that makes room for it, with its reference; NULL: none has to.
+/*
+ * Adds the folder, where there is room, or (`asked_for`) one that was not asked for lately makes
+ * room: that is in `*ret_gone` then, with its reference. True where it was added.
  */
-static struct stg_inode *add_searched_locked(struct stg_inode *folder, int64_t now_ns) {
-    struct stg_inode *gone = NULL;
+static bool add_searched_locked(struct stg_inode *folder, int64_t now_ns, bool asked_for,
+                                struct stg_inode **ret_gone) {
     struct searched *oldest = searched;
 
     for (unsigned i = 1; i < searched_count; i++)
         if (searched[i].probed_ns < oldest->probed_ns)
             oldest = &searched[i];
-    if (searched_count == SEARCHED_MAX)
-        gone = remove_searched_locked(oldest);
+    if (searched_count == SEARCHED_MAX) {
+        if (!asked_for || now_ns - oldest->probed_ns < SEARCHED_NS)
+            return false;
+        *ret_gone = remove_searched_locked(oldest);
+    }
     stg_inode_ref(folder);
     searched[searched_count++] = (struct searched){folder, now_ns};
     searched_ever++;
-    return gone;
+    return true;
 }
 
-void stg_include_searched(struct stg_inode *folder) {
+void stg_include_searched(struct stg_inode *folder, bool asked_for) {
     int64_t now_ns = stg_clock_monotonic_ns();
     struct stg_inode *gone = NULL;
     struct searched *known;
@@ -210,7 +218,7 @@ void stg_include_searched(struct stg_inode *folder) {
     if (known)
         known->probed_ns = now_ns;
     if (is_new)
-        gone = add_searched_locked(folder, now_ns);
+        is_new = add_searched_locked(folder, now_ns, asked_for, &gone);
     stg_lock_drop(&lock);
     if (gone)
         stg_inode_unref(gone);
@@ -223,7 +231,7 @@ void stg_include_probed(struct stg_inode *folder, const char *name) {
 
     if (is_remembered(wanted, stg_hash_bytes(name, bytes, 0)) &&
         !is_remembered(quoted, key_of(folder, name, bytes)))
-        stg_include_searched(folder);
+        stg_include_searched(folder, true);
 }
 
 void stg_include_removed(const struct stg_inode *folder) {

@@ -23,7 +23,8 @@
 #include <string.h>
 
 #define THREADS_MAX 16
-#define FLIGHT_MAX 64 /* entries that are being followed, or queued for that */
+#define FLIGHT_MAX 64     /* entries that are being followed, or queued for that */
+#define FOLDERS_MAX 16384 /* that are held */
 
 /* What part of `mem=` may be staged and not read: at first, and at least. */
 #define SHARE 2
@@ -33,6 +34,7 @@ struct step {
     struct stg_crew_work work;
     struct step *next; /* of those that are put off */
     size_t number;     /* in the plan */
+    uint64_t bytes;    /* of a file that was put off */
     enum stg_profile_kind kind;
     char *path; /* owned */
 };
@@ -43,44 +45,49 @@ static size_t next;
 static struct step *put_off; /* for want of room; in the order of the plan */
 static unsigned in_flight;
 static bool ended;
+/* Folders that were read: what was read of them is kept while they are known. Each referenced. */
+static struct stg_inode *folders[FOLDERS_MAX];
+static unsigned folder_count;
 /* There is something left, for which there was no room. */
 static atomic_bool waits;
 
 static struct stg_lock room_lock = STG_LOCK(STG_RANK_LINGER);
 static uint64_t reserved; /* of files that are just going to be staged; protected by room_lock */
-/* What profiles had staged and nobody had read when the plan was made: it is not about that. */
+/* What profiles had staged and nobody had read when the plan was made, of what is still there. */
 static uint64_t unread_before;
-static uint64_t seen_evicted_bytes;
+static uint64_t seen_lost;
 static unsigned share = SHARE;
 
 static void work(struct stg_crew_work *work);
 static struct stg_crew crew =
     STG_CREW(STG_RANK_PLACES, .name = "the profile", .threads_max = THREADS_MAX, .work = work);
 
-static uint64_t unread_bytes(void) {
-    struct stg_predict_view view = stg_predict_view(STG_PREDICT_PROFILES);
-    uint64_t over = view.used_bytes + view.lost_bytes;
+/* ---- room ---- */
 
-    return view.bytes > over ? view.bytes - over : 0;
-}
-
-/* Is there room for more that nobody has read, or that much? One file there always is. */
-static bool is_full_locked(uint64_t more_bytes) {
-    uint64_t evicted_bytes = stg_cache_stats(stg_staging_cache())->evicted_unused_bytes;
-    uint64_t limit_bytes = stg_cache_usage(stg_staging_cache()).hot_limit_bytes;
-    uint64_t unread = unread_bytes() + reserved;
-
-    if (evicted_bytes != seen_evicted_bytes && share < SHARE_LEAST)
+/* How much may be staged and not read. */
+static uint64_t window_locked(const struct stg_predict_view *view) {
+    if (view->lost_files != seen_lost && share < SHARE_LEAST)
         share *= 2;
-    seen_evicted_bytes = evicted_bytes;
-    return unread > unread_before && unread + more_bytes > unread_before + limit_bytes / share;
+    seen_lost = view->lost_files;
+    return stg_cache_usage(stg_staging_cache()).hot_limit_bytes / share;
 }
 
-static bool is_full(void) {
+/* Is there no room for so much more that nobody has read? */
+static bool is_full_locked(uint64_t more_bytes) {
+    struct stg_predict_view view = stg_predict_view(STG_PREDICT_PROFILES);
+    uint64_t window = window_locked(&view);
+    uint64_t unread = view.unread_bytes + reserved;
+
+    if (unread_before > view.unread_bytes)
+        unread_before = view.unread_bytes;
+    return unread + more_bytes > unread_before + window;
+}
+
+static bool is_full(uint64_t more_bytes) {
     bool full;
 
     stg_lock_take(&room_lock);
-    full = is_full_locked(0);
+    full = is_full_locked(more_bytes);
     stg_lock_drop(&room_lock);
     return full;
 }
@@ -102,77 +109,147 @@ static void unreserve(uint64_t bytes) {
     stg_lock_drop(&room_lock);
 }
 
-static void begin_anew(void) {
+static bool fits_never(uint64_t bytes) {
+    struct stg_predict_view view = stg_predict_view(STG_PREDICT_PROFILES);
+    bool never;
+
     stg_lock_take(&room_lock);
-    unread_before = unread_bytes();
+    never = bytes > window_locked(&view);
+    stg_lock_drop(&room_lock);
+    return never;
+}
+
+static void begin_anew(void) {
+    struct stg_predict_view view = stg_predict_view(STG_PREDICT_PROFILES);
+
+    stg_lock_take(&room_lock);
+    unread_before = view.unread_bytes;
+    seen_lost = view.lost_files;
     share = SHARE;
     stg_lock_drop(&room_lock);
 }
+
+/* ---- the plan ---- */
 
 static void drop(struct step *step) {
     free(step->path);
     free(step);
 }
 
-/* Takes the next entry; NULL where there is none, or enough is being followed. */
+/* Takes the next entry: what is put off comes first. NULL: none, or enough is being followed. */
 static struct step *take(void) {
     struct step *step = NULL;
 
     stg_lock_take(&lock);
-    if (!ended && put_off && in_flight < FLIGHT_MAX) {
+    if (ended || in_flight == FLIGHT_MAX) {
+        stg_lock_drop(&lock);
+        return NULL;
+    }
+    if (put_off) {
         step = put_off;
         put_off = step->next;
-        in_flight++;
-    } else if (!ended && next < plan.count && in_flight < FLIGHT_MAX &&
-               (step = malloc(sizeof(*step)))) {
+    } else if (next < plan.count && (step = malloc(sizeof(*step)))) {
         struct stg_profile_entry *entry = &plan.entries[next];
 
         *step = (struct step){.kind = entry->kind, .path = entry->path, .number = next++};
         entry->path = NULL;
-        in_flight++;
     }
+    in_flight += step != NULL;
     stg_lock_drop(&lock);
     return step;
 }
 
-static bool is_done(void) {
-    bool done;
+/* Is there something left to do? How large that is, as far as it is known, is in `*ret_bytes`. */
+static bool has_more(uint64_t *ret_bytes) {
+    bool more;
 
     stg_lock_take(&lock);
-    done = next == plan.count && !put_off;
+    more = next < plan.count || put_off;
+    *ret_bytes = put_off ? put_off->bytes : 0;
     stg_lock_drop(&lock);
-    return done;
+    return more;
 }
 
+/* Has what comes next followed, as far as there is room; the last to be done with one goes on. */
 static void go_on(void) {
-    struct step *step;
+    for (unsigned i = 0; i < FLIGHT_MAX; i++) {
+        struct step *step;
+        uint64_t bytes;
+        bool waiting = has_more(&bytes) && is_full(bytes);
 
-    for (;;) {
-        atomic_store(&waits, is_full() && !is_done());
-        if (atomic_load(&waits))
+        atomic_store(&waits, waiting);
+        if (waiting && is_full(bytes)) /* still: who made room in between has not seen it */
             return;
         step = take();
-        if (!step)
+        if (!step) { /* or there is no memory: the next who reads tries again */
+            atomic_store(&waits, has_more(&bytes));
             return;
-        if (stg_crew_push(&crew, &step->work))
-            continue;
-        drop(step); /* at the end of the mount */
-        return;
+        }
+        if (!stg_crew_push(&crew, &step->work)) { /* at the end of the mount */
+            drop(step);
+            return;
+        }
     }
 }
 
-/* False where there is no room: it is to be tried once more. */
-static bool stage(struct stg_inode *inode) {
-    uint64_t bytes = atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
+/* Keeps the folder known. */
+static void hold_folder(struct stg_inode *folder) {
+    bool held = false;
 
-    if (!reserve(bytes))
+    stg_inode_ref(folder);
+    stg_lock_take(&lock);
+    if (!ended && folder_count < FOLDERS_MAX) {
+        folders[folder_count++] = folder;
+        held = true;
+    }
+    stg_lock_drop(&lock);
+    if (!held)
+        stg_inode_unref(folder);
+}
+
+/* Lets them go, or one of them; not under the lock, as each may be the last to know its inode. */
+static void let_go(const struct stg_inode *folder) {
+    struct stg_inode *gone;
+
+    do {
+        gone = NULL;
+        stg_lock_take(&lock);
+        for (unsigned i = folder_count; i > 0 && !gone; i--) {
+            if (folder && folders[i - 1] != folder)
+                continue;
+            gone = folders[i - 1];
+            folders[i - 1] = folders[--folder_count];
+        }
+        stg_lock_drop(&lock);
+        if (gone)
+            stg_inode_unref(gone);
+    } while (gone);
+}
+
+/* ---- following ---- */
+
+/* False where there is no room: it is to be tried once more. */
+static bool stage(struct step *step, struct stg_inode *inode) {
+    step->bytes = atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
+    if (!inode->volume->remote || !stg_staging_may_predict(inode) || fits_never(step->bytes))
+        return true;
+    if (!reserve(step->bytes))
         return false;
-    (void)stg_predict_stage(inode, STG_PREDICT_PROFILES); /* or it is there */
-    unreserve(bytes);
+    (void)stg_predict_stage(inode, STG_PREDICT_PROFILES); /* or it is there by now */
+    unreserve(step->bytes);
     return true;
 }
 
-static bool follow(const struct step *step) {
+static void read_folder(const struct step *step, struct stg_inode *folder) {
+    if (!folder->volume->remote)
+        return;
+    hold_folder(folder);
+    stg_listing_read(folder);
+    if (step->kind == STG_PROFILE_SEARCH && stg_predict_is_on(STG_PREDICT_INCLUDES))
+        stg_include_searched(folder, false);
+}
+
+static bool follow(struct step *step) {
     struct stg_inode *inode =
         stg_predict_walk(stg_fs.root, strcmp(step->path, ".") ? step->path : "");
     bool done = true;
@@ -181,12 +258,9 @@ static bool follow(const struct step *step) {
         return true;
     if (step->kind == STG_PROFILE_FILE) {
         if (stg_inode_is_regular(inode))
-            done = stage(inode);
+            done = stage(step, inode);
     } else if (inode->type == (S_IFDIR >> 12)) {
-        if (inode->volume->remote)
-            stg_listing_read(inode);
-        if (step->kind == STG_PROFILE_SEARCH && stg_predict_is_on(STG_PREDICT_INCLUDES))
-            stg_include_searched(inode);
+        read_folder(step, inode);
     }
     stg_inode_unref(inode);
     return done;
@@ -212,10 +286,7 @@ static void work(struct stg_crew_work *work) {
     if (!done)
         put_off_locked(step);
     stg_lock_drop(&lock);
-    if (done)
-        go_on();
-    else
-        atomic_store(&waits, true);
+    go_on();
 }
 
 static void forget_locked(void) {
@@ -231,6 +302,8 @@ static void forget_locked(void) {
 
 /* ---- from outside ---- */
 
+void stg_profiles_removed(const struct stg_inode *folder) { let_go(folder); }
+
 void stg_profiles_used(void) {
     if (atomic_load_explicit(&waits, memory_order_relaxed))
         go_on();
@@ -239,8 +312,15 @@ void stg_profiles_used(void) {
 uint64_t stg_profiles_follow(struct stg_profile *profile, bool again) {
     uint64_t left;
 
-    if (again)
+    if (!stg_fs.root->volume->remote) {
+        stg_debug("the source is local: no profile is followed");
+        stg_profile_fini(profile);
+        return 0;
+    }
+    if (again) {
         begin_anew();
+        let_go(NULL);
+    }
     stg_lock_take(&lock);
     if (again)
         forget_locked();
@@ -270,6 +350,7 @@ void stg_profiles_fini(void) {
     stg_lock_take(&lock);
     forget_locked();
     stg_lock_drop(&lock);
+    let_go(NULL);
 }
 
 /* ---- at the mount ---- */
@@ -294,7 +375,9 @@ int stg_profiles_load(const char *path) {
 }
 
 void stg_profiles_start(void) {
-    if (at_mount.count && stg_predict_is_on(STG_PREDICT_PROFILES))
+    if (at_mount.left_out)
+        stg_warning("%zu lines of the profile are too many, and left out", at_mount.left_out);
+    if (at_mount.count)
         (void)stg_profiles_follow(&at_mount, true);
     stg_profile_fini(&at_mount);
 }

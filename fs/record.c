@@ -27,12 +27,11 @@ _Atomic uint32_t stg_recording;
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
 static enum stg_record_state state; /* protected by lock, as all below */
-static uint32_t number;
+static uint32_t number;             /* of the recording that was begun last */
 static struct stg_profile profile;
 /* By the hash of a path: its entry, counted from 1; 0: free. A power of two of them. */
 static uint32_t *slots;
 static size_t slot_count;
-static char *label_text;
 static char *text;
 static size_t text_bytes;
 
@@ -137,14 +136,22 @@ static void make_kernel_ask(struct stg_inode *inode, void *unused) {
         (void)stg_notify_inode(inode, true); /* or it has nothing of it */
 }
 
+struct beginning {
+    struct stg_crew_work work;
+    uint32_t number;
+};
+
 /* In a thread of its own, as the kernel may wait for answers while it is told. */
 static void begin(struct stg_crew_work *work) {
-    free(work);
+    struct beginning *beginning = (struct beginning *)(void *)work;
+    uint32_t ours = beginning->number;
+
+    free(beginning);
     stg_coherence_doubt_all();
     if (stg_fs.no_open && !stg_inode_each(make_kernel_ask, NULL))
         stg_warning("recording: memory is short, and what the kernel keeps is not recorded");
     stg_lock_take(&lock);
-    if (state == STG_RECORD_STARTING) {
+    if (state == STG_RECORD_STARTING && number == ours) {
         state = STG_RECORD_RUNNING;
         atomic_store(&stg_recording, number);
     }
@@ -162,81 +169,100 @@ static void forget_locked(void) {
     free(text);
     text = NULL;
     text_bytes = 0;
-    free(label_text);
-    label_text = NULL;
 }
 
-int stg_record_start(const char *label) {
-    struct stg_crew_work *work = malloc(sizeof(*work));
-    char *copy = strdup(label);
-    int error = work && copy ? 0 : -ENOMEM;
+static bool is_going_on_locked(void) {
+    return state == STG_RECORD_STARTING || state == STG_RECORD_RUNNING;
+}
+
+static bool is_there_locked(uint64_t wanted) {
+    return state != STG_RECORD_NONE && (!wanted || wanted == number);
+}
+
+int stg_record_start(uint64_t *ret_number) {
+    struct beginning *beginning = malloc(sizeof(*beginning));
+    int error = beginning ? 0 : -ENOMEM;
 
     stg_lock_take(&lock);
-    if (!error && (state == STG_RECORD_STARTING || state == STG_RECORD_RUNNING))
+    if (!error && is_going_on_locked())
         error = -EBUSY;
     if (!error) {
         forget_locked();
         state = STG_RECORD_STARTING;
         number = (number + 1) & (UINT32_MAX >> NUMBER_SHIFT);
         number += !number;
-        label_text = copy;
-        copy = NULL;
+        beginning->number = number;
+        *ret_number = number;
     }
     stg_lock_drop(&lock);
-    if (!error && stg_crew_push(&crew, work))
-        work = NULL; /* at the end of the mount nothing is recorded any more */
-    free(work);
-    free(copy);
+    if (error || !stg_crew_push(&crew, &beginning->work))
+        free(beginning); /* at the end of the mount nothing is recorded any more */
     return error;
 }
 
-int stg_record_stop(void) {
-    FILE *stream;
-    int error = 0;
+/* Writes the text, which is then all that there is. */
+static int finish_locked(void) {
+    FILE *stream = open_memstream(&text, &text_bytes);
+    int error = stream ? 0 : -ENOMEM;
 
-    stg_lock_take(&lock);
-    if (state != STG_RECORD_STARTING && state != STG_RECORD_RUNNING) {
-        stg_lock_drop(&lock);
-        return -ENOENT;
-    }
     atomic_store(&stg_recording, 0);
-    state = STG_RECORD_OVER;
-    stream = open_memstream(&text, &text_bytes);
     if (stream) {
         stg_profile_write(&profile, stream);
         error = ferror(stream) ? -ENOMEM : 0;
         if (fclose(stream))
             error = -ENOMEM;
     }
-    if (!stream || error) {
-        error = -ENOMEM;
-        state = STG_RECORD_NONE;
-    }
-    free(slots);
-    slots = NULL;
-    slot_count = 0;
+    state = error ? STG_RECORD_NONE : STG_RECORD_OVER;
+    if (error)
+        forget_locked();
+    return error;
+}
+
+int stg_record_stop(uint64_t wanted) {
+    int error = 0;
+
+    stg_lock_take(&lock);
+    if (!is_there_locked(wanted))
+        error = -ENOENT;
+    else if (is_going_on_locked())
+        error = finish_locked();
     stg_lock_drop(&lock);
     return error;
 }
 
-struct stg_record_view stg_record_view(char *label, size_t label_bytes) {
+int stg_record_drop(uint64_t wanted) {
+    int error = 0;
+
+    stg_lock_take(&lock);
+    if (is_there_locked(wanted)) {
+        atomic_store(&stg_recording, 0);
+        state = STG_RECORD_NONE;
+        forget_locked();
+    } else {
+        error = -ENOENT;
+    }
+    stg_lock_drop(&lock);
+    return error;
+}
+
+struct stg_record_view stg_record_view(void) {
     struct stg_record_view view;
 
     stg_lock_take(&lock);
     view = (struct stg_record_view){.state = state,
+                                    .number = state == STG_RECORD_NONE ? 0 : number,
                                     .entries = profile.count,
                                     .left_out = profile.left_out,
-                                    .text_bytes = state == STG_RECORD_OVER ? text_bytes : 0};
-    (void)snprintf(label, label_bytes, "%s", label_text ? label_text : ""); /* was measured */
+                                    .text_bytes = text_bytes};
     stg_lock_drop(&lock);
     return view;
 }
 
-ssize_t stg_record_text(uint64_t offset, char *buffer, size_t bytes) {
+ssize_t stg_record_text(uint64_t wanted, uint64_t offset, char *buffer, size_t bytes) {
     ssize_t given = -ENOENT;
 
     stg_lock_take(&lock);
-    if (state == STG_RECORD_OVER) {
+    if (is_there_locked(wanted) && state == STG_RECORD_OVER) {
         uint64_t left = offset < text_bytes ? text_bytes - offset : 0;
 
         given = (ssize_t)(left < bytes ? left : bytes);

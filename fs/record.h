@@ -4,7 +4,7 @@
  *
  * What the kernel answers alone is not heard of: so before a recording begins the kernel is told to
  * forget names, and, where it serves files without opens, their pages. One recording at a time; its
- * text stays to be fetched until the next begins. Thread-safe.
+ * text stays to be fetched until it is dropped, or the next begins. Thread-safe.
  */
 #ifndef STG_FS_RECORD_H
 #define STG_FS_RECORD_H
@@ -45,26 +45,30 @@ static inline void stg_record_read(struct stg_inode *inode) {
 }
 
 /*
- * Begins a recording, which is running a moment later; `label` is the caller's own, for whoever
- * stops it. Returns 0; -EBUSY, one is going on; -ENOMEM.
+ * Begins a recording, which is running a moment later, in place of one that is over; its number is
+ * in `*ret_number`. Returns 0; -EBUSY, one is going on; -ENOMEM.
  */
-int stg_record_start(const char *label);
+int stg_record_start(uint64_t *ret_number);
 
-/* Ends it. Returns 0; -ENOENT, none is running; -ENOMEM: it is lost. */
-int stg_record_stop(void);
+/* Each is about the recording of that number, or (0) about any: -ENOENT where there is none. */
+
+/* Ends it, where it is not over. Returns 0, or -ENOMEM: it is lost. */
+int stg_record_stop(uint64_t number);
+
+/* Ends it and forgets what was recorded. */
+int stg_record_drop(uint64_t number);
+
+/* A part of the text, once it is over. Returns the bytes, 0 at its end. */
+ssize_t stg_record_text(uint64_t number, uint64_t offset, char *buffer, size_t bytes);
 
 struct stg_record_view {
     enum stg_record_state state;
+    uint64_t number;
     uint64_t entries;
     uint64_t left_out;
     uint64_t text_bytes; /* once it is over */
 };
-
-/* How far it is, and its label where that fits into `label`. */
-struct stg_record_view stg_record_view(char *label, size_t label_bytes);
-
-/* A part of the text, once it is over. Returns the bytes, 0 at its end; or -ENOENT. */
-ssize_t stg_record_text(uint64_t offset, char *buffer, size_t bytes);
+struct stg_record_view stg_record_view(void);
 
 /* Ends the thread and drops what was recorded. */
 void stg_record_fini(void);

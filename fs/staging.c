@@ -128,6 +128,7 @@ static void source_absent(void *context, void *key, struct stg_object *object) {
         stg_ranges_absent_locked(inode, object);
     }
     stg_lock_drop(lock);
+    stg_predict_evicted(inode);
 }
 
 /* What a small file takes: the mean of the last few, each new one an eighth of it. */

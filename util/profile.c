@@ -45,7 +45,7 @@ int stg_profile_add(struct stg_profile *profile, enum stg_profile_kind kind, uns
     char *copy;
 
     if (profile->count == STG_PROFILE_ENTRIES_MAX ||
-        profile->bytes + bytes > STG_PROFILE_TEXT_MAX_BYTES / 2) {
+        profile->bytes + bytes > STG_PROFILE_TEXT_MAX_BYTES / 4) { /* escaped it is twice that */
         profile->left_out++;
         return 0;
     }
@@ -86,9 +86,9 @@ static bool unescape(char *path) {
 
         if (c == '\\') {
             c = *++at;
-            if (c != '\\' && c != 'n')
+            if (c != '\\' && c != 'n' && c != 'r')
                 return false;
-            c = c == 'n' ? '\n' : c;
+            c = c == 'n' ? '\n' : c == 'r' ? '\r' : c;
         }
         *end++ = c;
     }
@@ -165,9 +165,9 @@ int stg_profile_read(struct stg_profile *profile, const char *path, size_t *ret_
 void stg_profile_write_entry(const struct stg_profile_entry *entry, FILE *stream) {
     (void)fprintf(stream, "%s %u ", kinds[entry->kind], entry->age);
     for (const char *at = entry->path; *at; at++) {
-        if (*at == '\\' || *at == '\n')
+        if (*at == '\\' || *at == '\n' || *at == '\r')
             (void)fputc('\\', stream);
-        (void)fputc(*at == '\n' ? 'n' : *at, stream);
+        (void)fputc(*at == '\n' ? 'n' : *at == '\r' ? 'r' : *at, stream);
     }
     (void)fputc('\n', stream);
 }

@@ -10,9 +10,9 @@
  *     file 1 include/config.h
  *
  * Each line has what the path is, in how many of the last recordings it was not met, and the path
- * from the top of the tree ("." is the top), with `\\` for a backslash and `\n` for a newline. A
- * folder was looked in; a searched one was looked in for names that were not there, as compilers do
- * with folders of -I; a file was read.
+ * from the top of the tree ("." is the top), with `\\` for a backslash, `\n` for a newline and `\r`
+ * for a carriage return. A folder was looked in; a searched one was looked in for names that were
+ * not there, as compilers do with folders of -I; a file was read.
  *
  * Not thread-safe.
  */
@@ -75,9 +75,10 @@ void stg_profile_write(const struct stg_profile *profile, FILE *stream);
 void stg_profile_write_entry(const struct stg_profile_entry *entry, FILE *stream);
 
 /*
- * What is known after another recording: all of `fresh` in its order, and of `old` what that lacks,
- * after what it came after, one recording older; or no older where `fresh` is not `whole`, because
- * what was recorded failed. Returns 0 and the merged profile in `*ret_merged`, or -ENOMEM.
+ * What is known after another recording: `fresh` in its order, and of `old` what that lacks, after
+ * what it came after, one recording older, as far as there is room; or no older where `fresh` is
+ * not `whole`, because what was recorded failed. Returns 0 and the merged profile in `*ret_merged`,
+ * or -ENOMEM.
  */
 int stg_profile_merge(const struct stg_profile *old, const struct stg_profile *fresh, bool whole,
                       struct stg_profile *ret_merged);

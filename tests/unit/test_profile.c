@@ -49,12 +49,14 @@ static void it_is_read_as_it_was_written(void **state) {
     const char *text = "folder 0 .\n"
                        "search 2 a b/include\n"
                        "file 0 \\\\odd\\nname\\\\n \n"
+                       "file 0 \\r\n"
                        "file 3 \xff\xc3\xa4\n";
     char copy[256];
 
     (void)state;
     add_all(&profile, text);
-    assert_int_equal(profile.count, 4);
+    assert_int_equal(profile.count, 5);
+    assert_string_equal(profile.entries[3].path, "\r");
     assert_string_equal(profile.entries[1].path, "a b/include");
     assert_int_equal(profile.entries[1].kind, STG_PROFILE_SEARCH);
     assert_int_equal(profile.entries[1].age, 2);
