@@ -429,6 +429,56 @@ static void who_is_hasty_gets_what_was_read_and_nothing_else(void **state) {
     }
 }
 
+/* Uses the file so often; `one` says that it is all one use, as of who reads piece by piece. */
+static void use(size_t file, int times, bool one) {
+    for (int i = 0; i < times; i++) {
+        struct reader reader = new_reader();
+        int result;
+
+        reader.waiter.goes_on = one && i;
+        result = stg_object_want(cache, objects[file], STG_PRIORITY_WAITING, &reader.waiter);
+        assert_int_equal(result ? result : await(&reader), STG_WANT_READY);
+        put(file);
+    }
+}
+
+/* Only what was used twice stays where all else is used once. */
+static void what_goes_on_is_no_second_use_and_a_hasty_one_is_a_first(void **state) {
+    struct hasty hasty = {.reader = new_reader()};
+
+    (void)state;
+    start(ROOM(8), 0);
+    use(0, 5, true);
+    use(1, 2, false);
+    hasty.reader.waiter.came = content_came;
+    assert_int_equal(stg_object_want(cache, objects[2], STG_PRIORITY_WAITING, &hasty.reader.waiter),
+                     0);
+    assert_int_equal(await(&hasty.reader), STG_WANT_READY);
+    use(2, 1, false); /* waits for the copy, which is made after the hasty one was told */
+    for (size_t i = 3; i < 20; i++)
+        use(i, 1, false);
+    assert_int_equal(state_of(0), STG_ABSENT);
+    assert_int_equal(state_of(1), STG_HOT);
+    assert_int_equal(state_of(2), STG_HOT);
+    stop();
+}
+
+static void a_copy_made_for_a_hasty_one_is_not_unused(void **state) {
+    struct hasty hasty = {.reader = new_reader()};
+
+    (void)state;
+    start(ROOM(4), 0);
+    hasty.reader.waiter.came = content_came;
+    assert_int_equal(stg_object_want(cache, objects[0], STG_PRIORITY_WAITING, &hasty.reader.waiter),
+                     0);
+    assert_int_equal(await(&hasty.reader), STG_WANT_READY);
+    for (size_t i = 1; i < 20; i++)
+        use(i, 1, false);
+    assert_int_equal(state_of(0), STG_ABSENT);
+    assert_int_equal(stg_cache_stats(cache)->evicted_unused, 0);
+    stop();
+}
+
 static void who_holds_an_old_copy_keeps_it_and_nobody_else_gets_it(void **state) {
     unsigned before;
 
@@ -669,6 +719,8 @@ int main(void) {
         cmocka_unit_test(what_was_seen_during_the_fetch_is_compared),
         cmocka_unit_test(a_copy_in_use_follows_changes_during_its_refresh),
         cmocka_unit_test(who_is_hasty_gets_what_was_read_and_nothing_else),
+        cmocka_unit_test(what_goes_on_is_no_second_use_and_a_hasty_one_is_a_first),
+        cmocka_unit_test(a_copy_made_for_a_hasty_one_is_not_unused),
         cmocka_unit_test(who_holds_an_old_copy_keeps_it_and_nobody_else_gets_it),
         cmocka_unit_test(validation_compares_identities),
         cmocka_unit_test(the_hot_limit_holds_and_the_held_stay),
