@@ -9,6 +9,7 @@
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/crew.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -20,6 +21,11 @@
 /* For guesses alone a folder is read again after so many times of what that took. */
 #define REST_PER_READING 20
 #define NAMES_MAX (1U << 20) /* 8 MiB of hashes */
+/* When that part of its time is left, a folder that is asked is read anew, and nobody waits for it.
+ */
+#define REFRESH_PART 4
+#define REFRESH_THREADS 4
+#define REFRESH_MAX 256
 
 struct stg_listing {
     uint64_t *hashes; /* sorted; NULL: not read; all protected by lock */
@@ -31,6 +37,12 @@ struct stg_listing {
     uint32_t lookups;      /* since it was read */
     int64_t not_before_ns; /* monotonic: what was read last is of no use, and would not be again */
     bool reading;
+    bool refreshing; /* it is queued to be read, or is being read, before its time is over */
+};
+
+struct refresh {
+    struct stg_crew_work work;
+    struct stg_inode *folder; /* referenced */
 };
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
@@ -81,22 +93,30 @@ static double left_s_locked(const struct stg_listing *listing, double keep) {
     return listing->generation == atomic_load(&generation) ? keep - age_s : 0;
 }
 
+static void refresh(struct stg_inode *folder);
+
 bool stg_listing_lacks(struct stg_inode *folder, const char *name, double *ret_left_s) {
     uint64_t hash;
     bool lacks = false;
+    bool is_due = false;
 
     if (!folder->listing || !is_for(folder) || !is_plain(name))
         return false;
     hash = hash_of(name);
     stg_lock_take(&lock);
     if (folder->listing->hashes) {
-        const struct stg_listing *listing = folder->listing;
+        struct stg_listing *listing = folder->listing;
+        double keep = keep_s(folder);
 
-        *ret_left_s = left_s_locked(listing, keep_s(folder));
+        *ret_left_s = left_s_locked(listing, keep);
         lacks = *ret_left_s > 0 &&
                 !bsearch(&hash, listing->hashes, listing->count, sizeof(hash), compare);
+        is_due = lacks && *ret_left_s < keep / REFRESH_PART && !listing->refreshing;
+        listing->refreshing = listing->refreshing || is_due;
     }
     stg_lock_drop(&lock);
+    if (is_due)
+        refresh(folder);
     return lacks;
 }
 
@@ -180,8 +200,20 @@ static bool rests_locked(const struct stg_listing *listing, int64_t now_ns) {
     return now_ns - listing->read_ns < listing->took_ns * REST_PER_READING;
 }
 
+/* Why a folder is read. */
+enum reason {
+    ASKED,  /* a name was looked up in it */
+    GUESS,  /* for predictions */
+    EXPIRES /* its time is nearly over, and it is in use */
+};
+
+/* Has it been asked often enough? One that was worth it once is so the next time. */
+static bool is_worth_locked(const struct stg_listing *listing) {
+    return listing->hashes || listing->lookups >= LOOKUPS_BEFORE;
+}
+
 /* Is the folder to be read by this thread, now? */
-static bool begin(struct stg_inode *folder, bool asked, struct stg_listing *ret_then) {
+static bool begin(struct stg_inode *folder, enum reason why, struct stg_listing *ret_then) {
     struct stg_listing *listing;
     int64_t now_ns = stg_clock_monotonic_ns();
     bool begins;
@@ -189,10 +221,11 @@ static bool begin(struct stg_inode *folder, bool asked, struct stg_listing *ret_
     stg_lock_take(&lock);
     listing = listing_locked(folder);
     if (listing)
-        listing->lookups += asked;
-    begins = listing && (!asked || listing->lookups >= LOOKUPS_BEFORE) && !listing->reading &&
-             now_ns >= listing->not_before_ns && (asked || !rests_locked(listing, now_ns)) &&
-             (!listing->hashes || left_s_locked(listing, keep_s(folder)) <= 0);
+        listing->lookups += why == ASKED;
+    begins = listing && !listing->reading && now_ns >= listing->not_before_ns &&
+             (why != ASKED || is_worth_locked(listing)) &&
+             (why != GUESS || !rests_locked(listing, now_ns)) &&
+             (why == EXPIRES || !listing->hashes || left_s_locked(listing, keep_s(folder)) <= 0);
     if (begins) {
         listing->reading = true;
         *ret_then = *listing;
@@ -203,18 +236,19 @@ static bool begin(struct stg_inode *folder, bool asked, struct stg_listing *ret_
     return begins;
 }
 
-static void read_if_due(struct stg_inode *folder, bool asked) {
+static void read_if_due(struct stg_inode *folder, enum reason why) {
     struct names names = {0};
     struct stg_listing then;
     struct stg_listing *listing = folder->listing;
     bool complete;
 
-    if (!is_for(folder) || !begin(folder, asked, &then))
+    if (!is_for(folder) || !begin(folder, why, &then))
         return;
     complete = read_names(folder, &names);
     stg_lock_take(&lock);
     listing = folder->listing;
     listing->reading = false;
+    listing->refreshing = listing->refreshing && why == EXPIRES;
     listing->lookups = 0;
     listing->took_ns = stg_clock_monotonic_ns() - then.read_ns;
     if (!complete)
@@ -232,9 +266,53 @@ static void read_if_due(struct stg_inode *folder, bool asked) {
     free(names.hashes);
 }
 
-void stg_listing_asked(struct stg_inode *folder) { read_if_due(folder, true); }
+void stg_listing_asked(struct stg_inode *folder) { read_if_due(folder, ASKED); }
 
-void stg_listing_read(struct stg_inode *folder) { read_if_due(folder, false); }
+void stg_listing_read(struct stg_inode *folder) { read_if_due(folder, GUESS); }
+
+/* ---- before its time is over ---- */
+
+static void end_refresh(struct refresh *refresh) {
+    stg_lock_take(&lock);
+    refresh->folder->listing->refreshing = false;
+    stg_lock_drop(&lock);
+    stg_inode_unref(refresh->folder);
+    free(refresh);
+}
+
+static void work(struct stg_crew_work *work) {
+    struct refresh *refresh = (struct refresh *)(void *)work;
+
+    read_if_due(refresh->folder, EXPIRES);
+    end_refresh(refresh);
+}
+
+static struct stg_crew crew =
+    STG_CREW(STG_RANK_PLACES, .name = "listings", .threads_max = REFRESH_THREADS,
+             .length_max = REFRESH_MAX, .work = work);
+
+/* `refreshing` is set, by whoever calls. */
+static void refresh(struct stg_inode *folder) {
+    struct refresh *refresh = malloc(sizeof(*refresh));
+
+    if (!refresh) /* it stays as it is until it is read in another way */
+        return;
+    *refresh = (struct refresh){.folder = folder};
+    stg_inode_ref(folder);
+    if (!stg_crew_push(&crew, &refresh->work))
+        end_refresh(refresh);
+}
+
+void stg_listing_stop(void) {
+    struct stg_crew_work *left = stg_crew_stop(&crew);
+
+    while (left) {
+        struct stg_crew_work *next = left->next;
+
+        end_refresh((struct refresh *)(void *)left);
+        left = next;
+    }
+}
 
 /* ---- forgetting ---- */
 

@@ -7,7 +7,8 @@
  * that is not there, within the time that absence may be kept, is answered from that. What is there
  * is always looked up; but the source's own client (FUSE, NFS) was given the attributes with the
  * names (READDIRPLUS), and answers from those: so a folder costs a few round trips, and not one for
- * each file, also when it is looked at again after `ttl`.
+ * each file, also when it is looked at again after `ttl`. A folder that is asked when its time is
+ * nearly over is read anew by a thread, so that who asks it all the time does not wait for it.
  *
  * A source that takes two spellings for one name (upper and lower case, composed and decomposed
  * letters, a point at the end) has names that no listing shows: those are left to it, and where a
@@ -26,6 +27,9 @@ void stg_listing_asked(struct stg_inode *folder);
 
 /* Reads the folder, where that is of use, nobody does, and it has not been done lately. */
 void stg_listing_read(struct stg_inode *folder);
+
+/* Ends the threads that read folders anew. */
+void stg_listing_stop(void);
 
 /* A name was made in the folder, through the mount; before that is answered. */
 void stg_listing_outdate(struct stg_inode *folder);

@@ -11,6 +11,7 @@
 #include "fs/fdcache.h"
 #include "fs/job.h"
 #include "fs/linger.h"
+#include "fs/listing.h"
 #include "fs/live.h"
 #include "fs/ops.h"
 #include "fs/place.h"
@@ -256,6 +257,7 @@ static int mount_and_loop(void) {
     stg_sync_stop();
     stg_job_stop();
     stg_predict_stop();
+    stg_listing_stop();
     stg_record_fini();
     stg_ending_step(60); /* what was stored through mappings of copies is carried to the source */
     stg_live_stop();
