@@ -65,6 +65,22 @@ check "misses, for a short time" absent e1 e2 e3
 echo x >"$WORK/slow-under/dir/e4"
 check "made behind: after that time" wait_for 10 seen e4
 unmount_fs
+
+mount_fs ttl=1,uring=off || done_testing
+check "misses, for a second" absent g1 g2 g3 g4
+for_long() { # without a pause that is longer than the part of its time in which a folder is read anew
+    local end=$((SECONDS + 5)) name=0
+    while [ "$SECONDS" -lt "$end" ]; do
+        name=$((name + 1))
+        [ ! -e "$MNT/dir/long$name" ] || return 1
+    done
+}
+most=20 # it is 10, and 30 where a folder is read anew when its time is over
+[ "$SANITIZER" = none ] || most=1000 # a slow daemon may come too late
+check "who asks all the time is answered from listings" few "$(lookups_of for_long)" $most
+echo x >"$WORK/slow-under/dir/g5"
+check "which are new ones" wait_for 10 seen g5
+unmount_fs
 unmount_slow && pass "the slow source ends cleanly"
 
 mount_slow latency_us=500,fold || done_testing
