@@ -76,13 +76,19 @@ static bool is_throttled_locked(struct account *account) {
     return account->recent_files > account->recent_used * (UNREAD_PER_USED + 1) + UNREAD_MAX;
 }
 
+/* Where a recorded build has what is opened, what else is in its folders is not wanted. */
+static bool is_known_better_locked(enum stg_predictor which) {
+    return which == STG_PREDICT_SIBLINGS &&
+           accounts[STG_PREDICT_PROFILES].used_files * 5 > opened_files * 4;
+}
+
 bool stg_predict_holds_back(enum stg_predictor which) {
     struct stg_cache_usage usage = stg_cache_usage(stg_staging_cache());
     bool full = usage.hot_bytes > usage.hot_limit_bytes / 8 * 7;
     bool held_back;
 
     stg_lock_take(&lock);
-    held_back = full || is_throttled_locked(&accounts[which]);
+    held_back = full || is_throttled_locked(&accounts[which]) || is_known_better_locked(which);
     accounts[which].skipped += held_back;
     stg_lock_drop(&lock);
     return held_back;

@@ -200,6 +200,16 @@ check "all that was staged was read" is_number used_files 100
 check "and all that was read was staged" is_number files 100
 unmount_fs
 
+# ---- beside guesses ----
+
+{ echo "stagefs-profile 1" && for i in $(seq 100 149); do echo "file 0 many/$i"; done; } >"$WORK/half"
+mount_fs "profile=$WORK/half,predict=siblings:profiles"
+half() { for i in $(seq 100 149); do wait_for 20 staged "many/$i" && cat "$MNT/many/$i" || return 1; done; }
+check "files are read in the order of their folder" half
+check "all of them were in the profile" is_number used_files 50
+check "so nobody guesses that the next ones will be" absent many/150 many/151 many/160
+unmount_fs
+
 # ---- what is refused ----
 
 refuse() { # PATTERN OPTIONS
