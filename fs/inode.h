@@ -64,14 +64,14 @@ struct stg_inode {
     _Atomic bool listed;     /* a folder was listed with attributes, see coherence.c */
     _Atomic bool paged;      /* the kernel may have pages of it that were read from the daemon */
     _Atomic uint8_t hints;   /* STG_HINT_*, see predict_impl.h */
-    _Atomic uint32_t name_hash; /* of its name in `folder` */
+    _Atomic uint32_t name_hash;   /* of its name in `folder` */
     _Atomic uint32_t guessed_kib; /* what a predictor counted for it, see predict.c */
-    _Atomic uint32_t recorded;  /* what a recording noted of it, see record.c */
-    uint32_t birth;             /* constant: a hash of the birth time, on volumes without handles */
-    uint8_t handle_bytes;       /* constant */
-    int8_t type;                /* constant: the file type of st_mode >> 12 */
-    int32_t handle_type;        /* constant */
-    unsigned char handle[];     /* constant */
+    _Atomic uint32_t recorded;    /* what a recording noted of it, see record.c */
+    uint32_t birth;         /* constant: a hash of the birth time, on volumes without handles */
+    uint8_t handle_bytes;   /* constant */
+    int8_t type;            /* constant: the file type of st_mode >> 12 */
+    int32_t handle_type;    /* constant */
+    unsigned char handle[]; /* constant */
 };
 
 /* What statx must be asked for wherever an inode is looked up. */

@@ -57,6 +57,7 @@ static uint64_t reserved; /* of files that are just going to be staged; protecte
 static uint64_t unread_before;
 static uint64_t seen_lost;
 static unsigned share = SHARE;
+static size_t furthest; /* of the files that were staged: its number in the plan */
 
 static void work(struct stg_crew_work *work);
 static struct stg_crew crew =
@@ -92,13 +93,19 @@ static bool is_full(uint64_t more_bytes) {
     return full;
 }
 
-/* Takes the bytes for what is going to be staged, as several threads do at once. */
-static bool reserve(uint64_t bytes) {
+/*
+ * Takes the bytes for what is going to be staged, as several threads do at once. Who was overtaken
+ * finds the room taken by what comes after him, and takes more: nobody would read that first.
+ */
+static bool reserve(uint64_t bytes, size_t number) {
     bool full;
 
     stg_lock_take(&room_lock);
-    full = is_full_locked(bytes);
-    reserved += full ? 0 : bytes;
+    full = number > furthest && is_full_locked(bytes);
+    if (!full) {
+        reserved += bytes;
+        furthest = number > furthest ? number : furthest;
+    }
     stg_lock_drop(&room_lock);
     return !full;
 }
@@ -126,6 +133,7 @@ static void begin_anew(void) {
     unread_before = view.unread_bytes;
     seen_lost = view.lost_files;
     share = SHARE;
+    furthest = 0;
     stg_lock_drop(&room_lock);
 }
 
@@ -233,7 +241,7 @@ static bool stage(struct step *step, struct stg_inode *inode) {
     step->bytes = atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
     if (!inode->volume->remote || !stg_staging_may_predict(inode) || fits_never(step->bytes))
         return true;
-    if (!reserve(step->bytes))
+    if (!reserve(step->bytes, step->number))
         return false;
     (void)stg_predict_stage(inode, STG_PREDICT_PROFILES); /* or it is there by now */
     unreserve(step->bytes);
