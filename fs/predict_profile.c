@@ -23,7 +23,7 @@
 #include <string.h>
 
 #define THREADS_MAX 16
-#define FLIGHT_MAX 64     /* entries that are being followed, or queued for that */
+#define FLIGHT_MAX 24     /* entries that are being followed, or queued for that */
 #define FOLDERS_MAX 16384 /* that are held */
 
 /* What part of `mem=` may be staged and not read: at first, and at least. */

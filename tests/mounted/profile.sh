@@ -187,8 +187,8 @@ quiet() { # nothing more is staged ahead
     [ "$(number files)" = "$before" ]
 }
 check "until there is none left" wait_for 20 quiet
-# Sixteen at a time are followed; one that was overtaken by those behind it takes more than there is room for.
-few() { [ "$(number bytes)" -le $((1024 * 1024 + 16 * 15000)) ] || { number bytes && false; }; }
+# 24 at a time are followed; those that were overtaken by others behind them take more than there is room for.
+few() { [ "$(number bytes)" -le $((1024 * 1024 + 24 * 15000)) ] || { number bytes && false; }; }
 check "and no more" few
 in_turn() { # each is staged before it is read, as room is made by reading those before it
     local i
