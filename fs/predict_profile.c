@@ -34,6 +34,7 @@ struct step {
     struct stg_crew_work work;
     struct step *next; /* of those that are put off */
     size_t number;     /* in the plan */
+    unsigned turn;     /* which plan that is */
     uint64_t bytes;    /* of a file that was put off */
     enum stg_profile_kind kind;
     char *path; /* owned */
@@ -58,6 +59,7 @@ static uint64_t unread_before;
 static uint64_t seen_lost;
 static unsigned share = SHARE;
 static size_t furthest; /* of the files that were staged: its number in the plan */
+static unsigned turn;   /* of the plan; written under both locks */
 
 static void work(struct stg_crew_work *work);
 static struct stg_crew crew =
@@ -73,7 +75,7 @@ static uint64_t window_locked(const struct stg_predict_view *view) {
     return stg_cache_usage(stg_staging_cache()).hot_limit_bytes / share;
 }
 
-/* Is there no room for so much more that nobody has read? */
+/* Is there no room for so much more that nobody has read? Where all was read there always is. */
 static bool is_full_locked(uint64_t more_bytes) {
     struct stg_predict_view view = stg_predict_view(STG_PREDICT_PROFILES);
     uint64_t window = window_locked(&view);
@@ -81,7 +83,7 @@ static bool is_full_locked(uint64_t more_bytes) {
 
     if (unread_before > view.unread_bytes)
         unread_before = view.unread_bytes;
-    return unread + more_bytes > unread_before + window;
+    return unread > unread_before && unread + more_bytes > unread_before + window;
 }
 
 static bool is_full(uint64_t more_bytes) {
@@ -97,15 +99,15 @@ static bool is_full(uint64_t more_bytes) {
  * Takes the bytes for what is going to be staged, as several threads do at once. Who was overtaken
  * finds the room taken by what comes after him, and takes more: nobody would read that first.
  */
-static bool reserve(uint64_t bytes, size_t number) {
+static bool reserve(const struct step *step) {
     bool full;
 
     stg_lock_take(&room_lock);
-    full = number > furthest && is_full_locked(bytes);
-    if (!full) {
-        reserved += bytes;
-        furthest = number > furthest ? number : furthest;
-    }
+    /* One of a plan before, of which some may be under way, has its number in that. */
+    full = step->turn == turn && step->number > furthest && is_full_locked(step->bytes);
+    reserved += full ? 0 : step->bytes;
+    if (!full && step->turn == turn && step->number > furthest)
+        furthest = step->number;
     stg_lock_drop(&room_lock);
     return !full;
 }
@@ -124,17 +126,6 @@ static bool fits_never(uint64_t bytes) {
     never = bytes > window_locked(&view);
     stg_lock_drop(&room_lock);
     return never;
-}
-
-static void begin_anew(void) {
-    struct stg_predict_view view = stg_predict_view(STG_PREDICT_PROFILES);
-
-    stg_lock_take(&room_lock);
-    unread_before = view.unread_bytes;
-    seen_lost = view.lost_files;
-    share = SHARE;
-    furthest = 0;
-    stg_lock_drop(&room_lock);
 }
 
 /* ---- the plan ---- */
@@ -159,7 +150,8 @@ static struct step *take(void) {
     } else if (next < plan.count && (step = malloc(sizeof(*step)))) {
         struct stg_profile_entry *entry = &plan.entries[next];
 
-        *step = (struct step){.kind = entry->kind, .path = entry->path, .number = next++};
+        *step =
+            (struct step){.kind = entry->kind, .path = entry->path, .number = next++, .turn = turn};
         entry->path = NULL;
     }
     in_flight += step != NULL;
@@ -241,7 +233,7 @@ static bool stage(struct step *step, struct stg_inode *inode) {
     step->bytes = atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
     if (!inode->volume->remote || !stg_staging_may_predict(inode) || fits_never(step->bytes))
         return true;
-    if (!reserve(step->bytes, step->number))
+    if (!reserve(step))
         return false;
     (void)stg_predict_stage(inode, STG_PREDICT_PROFILES); /* or it is there by now */
     unreserve(step->bytes);
@@ -308,6 +300,23 @@ static void forget_locked(void) {
     next = 0;
 }
 
+/* Forgets the plan, and what its room was measured by. */
+static void begin_anew(void) {
+    struct stg_predict_view view = stg_predict_view(STG_PREDICT_PROFILES);
+
+    stg_lock_take(&room_lock);
+    stg_lock_take(&lock);
+    forget_locked();
+    turn++;
+    stg_lock_drop(&lock);
+    unread_before = view.unread_bytes;
+    seen_lost = view.lost_files;
+    share = SHARE;
+    furthest = 0;
+    stg_lock_drop(&room_lock);
+    let_go(NULL);
+}
+
 /* ---- from outside ---- */
 
 void stg_profiles_removed(const struct stg_inode *folder) { let_go(folder); }
@@ -325,13 +334,9 @@ uint64_t stg_profiles_follow(struct stg_profile *profile, bool again) {
         stg_profile_fini(profile);
         return 0;
     }
-    if (again) {
-        begin_anew();
-        let_go(NULL);
-    }
-    stg_lock_take(&lock);
     if (again)
-        forget_locked();
+        begin_anew();
+    stg_lock_take(&lock);
     for (size_t i = 0; i < profile->count; i++)
         if (stg_profile_add(&plan, profile->entries[i].kind, 0, profile->entries[i].path))
             plan.left_out++; /* without memory it is not predicted */
