@@ -225,7 +225,7 @@ static int do_record(struct stagefs_record_request *request) {
 
     switch (request->what) {
     case STAGEFS_RECORD_ASK:
-        return 0;
+        return request->recording && request->recording != stg_record_view().number ? -ENOENT : 0;
     case STAGEFS_RECORD_START:
         return request->recording ? -EINVAL : stg_record_start(&request->recording);
     case STAGEFS_RECORD_STOP:

@@ -47,6 +47,7 @@ struct refresh {
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
 static _Atomic uint64_t generation;
+static atomic_bool ending;
 
 static uint64_t hash_of(const char *name) { return stg_hash_bytes(name, strlen(name), 0); }
 
@@ -87,6 +88,11 @@ static bool is_for(const struct stg_inode *folder) {
 
 /* ---- asking ---- */
 
+/* Does it take little of the time for which it is good? */
+static bool is_cheap_locked(const struct stg_listing *listing, const struct stg_inode *folder) {
+    return (double)listing->took_ns < keep_s(folder) * 1e9 / REFRESH_PART;
+}
+
 static double left_s_locked(const struct stg_listing *listing, double keep) {
     double age_s = (double)(stg_clock_monotonic_ns() - listing->read_ns) / 1e9;
 
@@ -111,7 +117,8 @@ bool stg_listing_lacks(struct stg_inode *folder, const char *name, double *ret_l
         *ret_left_s = left_s_locked(listing, keep);
         lacks = *ret_left_s > 0 &&
                 !bsearch(&hash, listing->hashes, listing->count, sizeof(hash), compare);
-        is_due = lacks && *ret_left_s < keep / REFRESH_PART && !listing->refreshing;
+        is_due = lacks && *ret_left_s < keep / REFRESH_PART && !listing->refreshing &&
+                 is_cheap_locked(listing, folder);
         listing->refreshing = listing->refreshing || is_due;
     }
     stg_lock_drop(&lock);
@@ -179,8 +186,9 @@ static bool read_names(struct stg_inode *folder, struct names *names) {
     }
     errno = 0;
     while (complete && (entry = readdir(stream)))
-        complete = add_name(names, entry->d_name);
-    complete = complete && !errno;
+        complete = add_name(names, entry->d_name) && !atomic_load(&ending);
+    /* One that lists not even itself is gone. */
+    complete = complete && !errno && names->count;
     if (complete) {
         qsort(names->hashes, names->count, sizeof(*names->hashes), compare);
         complete = tells_case(fd, names);
@@ -208,8 +216,9 @@ enum reason {
 };
 
 /* Has it been asked often enough? One that was worth it once is so the next time. */
-static bool is_worth_locked(const struct stg_listing *listing) {
-    return listing->hashes || listing->lookups >= LOOKUPS_BEFORE;
+static bool is_worth_locked(const struct stg_listing *listing, const struct stg_inode *folder) {
+    return (listing->hashes && is_cheap_locked(listing, folder)) ||
+           listing->lookups >= LOOKUPS_BEFORE;
 }
 
 /* Is the folder to be read by this thread, now? */
@@ -223,7 +232,7 @@ static bool begin(struct stg_inode *folder, enum reason why, struct stg_listing 
     if (listing)
         listing->lookups += why == ASKED;
     begins = listing && !listing->reading && now_ns >= listing->not_before_ns &&
-             (why != ASKED || is_worth_locked(listing)) &&
+             (why != ASKED || is_worth_locked(listing, folder)) &&
              (why != GUESS || !rests_locked(listing, now_ns)) &&
              (why == EXPIRES || !listing->hashes || left_s_locked(listing, keep_s(folder)) <= 0);
     if (begins) {
@@ -304,8 +313,10 @@ static void refresh(struct stg_inode *folder) {
 }
 
 void stg_listing_stop(void) {
-    struct stg_crew_work *left = stg_crew_stop(&crew);
+    struct stg_crew_work *left;
 
+    atomic_store(&ending, true);
+    left = stg_crew_stop(&crew);
     while (left) {
         struct stg_crew_work *next = left->next;
 

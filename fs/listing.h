@@ -28,7 +28,7 @@ void stg_listing_asked(struct stg_inode *folder);
 /* Reads the folder, where that is of use, nobody does, and it has not been done lately. */
 void stg_listing_read(struct stg_inode *folder);
 
-/* Ends the threads that read folders anew. */
+/* Ends the threads that read folders anew, and readings by others that are going on. */
 void stg_listing_stop(void);
 
 /* A name was made in the folder, through the mount; before that is answered. */

@@ -57,6 +57,7 @@ static uint64_t reserved; /* of files that are just going to be staged; protecte
 /* What profiles had staged and nobody had read when the plan was made, of what is still there. */
 static uint64_t unread_before;
 static uint64_t seen_lost;
+static uint64_t seen_evicted;
 static unsigned share = SHARE;
 static size_t furthest; /* of the files that were staged: its number in the plan */
 static unsigned turn;   /* of the plan; written under both locks */
@@ -67,11 +68,17 @@ static struct stg_crew crew =
 
 /* ---- room ---- */
 
-/* How much may be staged and not read. */
+/*
+ * How much may be staged and not read. What is lost may also have been changed, or not been to be
+ * had: so the engine has to have evicted something that nobody had read, too.
+ */
 static uint64_t window_locked(const struct stg_predict_view *view) {
-    if (view->lost_files != seen_lost && share < SHARE_LEAST)
+    uint64_t evicted = stg_cache_stats(stg_staging_cache())->evicted_unused;
+
+    if (view->lost_files > seen_lost && evicted > seen_evicted && share < SHARE_LEAST)
         share *= 2;
     seen_lost = view->lost_files;
+    seen_evicted = evicted;
     return stg_cache_usage(stg_staging_cache()).hot_limit_bytes / share;
 }
 
@@ -119,10 +126,11 @@ static void unreserve(uint64_t bytes) {
 }
 
 static bool fits_never(uint64_t bytes) {
-    struct stg_predict_view view = stg_predict_view(STG_PREDICT_PROFILES);
+    struct stg_predict_view view;
     bool never;
 
     stg_lock_take(&room_lock);
+    view = stg_predict_view(STG_PREDICT_PROFILES);
     never = bytes > window_locked(&view);
     stg_lock_drop(&room_lock);
     return never;
@@ -302,15 +310,17 @@ static void forget_locked(void) {
 
 /* Forgets the plan, and what its room was measured by. */
 static void begin_anew(void) {
-    struct stg_predict_view view = stg_predict_view(STG_PREDICT_PROFILES);
+    struct stg_predict_view view;
 
     stg_lock_take(&room_lock);
     stg_lock_take(&lock);
     forget_locked();
     turn++;
     stg_lock_drop(&lock);
+    view = stg_predict_view(STG_PREDICT_PROFILES);
     unread_before = view.unread_bytes;
     seen_lost = view.lost_files;
+    seen_evicted = stg_cache_stats(stg_staging_cache())->evicted_unused;
     share = SHARE;
     furthest = 0;
     stg_lock_drop(&room_lock);

@@ -255,9 +255,9 @@ static int mount_and_loop(void) {
     stg_ending_step(10);
     stg_coherence_stop(); /* first: nobody answers what it may be waiting for any more */
     stg_sync_stop();
+    stg_listing_stop(); /* before those that wait for a folder to be read */
     stg_job_stop();
     stg_predict_stop();
-    stg_listing_stop();
     stg_record_fini();
     stg_ending_step(60); /* what was stored through mappings of copies is carried to the source */
     stg_live_stop();

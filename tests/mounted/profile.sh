@@ -152,6 +152,13 @@ lookups_of() { # CMD...: names that are asked of the source meanwhile
     "$@" >/dev/null 2>&1 || true
     echo $(($(slow_count lookup) - before))
 }
+still() { # no folder is being read
+    local before
+    before=$(slow_count readdir)
+    sleep 0.2
+    [ "$(slow_count readdir)" = "$before" ]
+}
+check "its folders are read" wait_for 20 still
 stat "$MNT/include" >/dev/null
 same "what a searched folder lacks is known from its listing" 0 "$(lookups_of stat "$MNT/include/absent.h")"
 check "and nothing else" absent src/c.c src/d.c include/first.h

@@ -42,8 +42,7 @@ taken_natively() { # NAME ARGS...
     local known
     known=$SHARED/security/$(printf '%s\n' "$@" | sha1sum | cut -c 1-40)
     if [ ! -s "$known" ]; then
-        take_away "$NATIVE" "${@:2}" 2>&1 | sed "s|$NATIVE|DIR|g" >"$known.new" || true
-        mv "$known.new" "$known"
+        take_away "$NATIVE" "${@:2}" 2>&1 | sed "s|$NATIVE|DIR|g" >"$known.new" && mv "$known.new" "$known"
     fi
     cat "$known"
 }

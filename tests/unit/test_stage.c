@@ -472,6 +472,8 @@ static void a_copy_made_for_a_hasty_one_is_not_unused(void **state) {
     assert_int_equal(stg_object_want(cache, objects[0], STG_PRIORITY_WAITING, &hasty.reader.waiter),
                      0);
     assert_int_equal(await(&hasty.reader), STG_WANT_READY);
+    while (state_of(0) != STG_HOT) /* who was told early was told before that */
+        (void)sched_yield();
     for (size_t i = 1; i < 20; i++)
         use(i, 1, false);
     assert_int_equal(state_of(0), STG_ABSENT);
