@@ -22,6 +22,12 @@ import json, sys
 print(json.load(sys.stdin)["predictors"]["profiles"][sys.argv[1]])' "$1"
 }
 is_number() { [ "$(number "$1")" = "$2" ]; }
+still() { # CMD...: what it prints does not change any more
+    local before
+    before=$("$@")
+    sleep 0.5
+    [ "$("$@")" = "$before" ]
+}
 reads_of() { # CMD...: reads that reach the source meanwhile
     local before
     before=$(slow_count read)
@@ -152,13 +158,7 @@ lookups_of() { # CMD...: names that are asked of the source meanwhile
     "$@" >/dev/null 2>&1 || true
     echo $(($(slow_count lookup) - before))
 }
-still() { # no folder is being read
-    local before
-    before=$(slow_count readdir)
-    sleep 0.2
-    [ "$(slow_count readdir)" = "$before" ]
-}
-check "its folders are read" wait_for 20 still
+check "its folders are read" wait_for 20 still slow_count readdir
 stat "$MNT/include" >/dev/null
 same "what a searched folder lacks is known from its listing" 0 "$(lookups_of stat "$MNT/include/absent.h")"
 check "and nothing else" absent src/c.c src/d.c include/first.h
@@ -187,13 +187,7 @@ unmount_fs
 mount_fs "profile=$WORK/many,mem=2M,compress=none,predict=profiles"
 some() { [ "$(number files)" -ge 20 ]; }
 check "as much as there is room for is staged" wait_for 20 some
-quiet() { # nothing more is staged ahead
-    local before
-    before=$(number files)
-    sleep 0.5
-    [ "$(number files)" = "$before" ]
-}
-check "until there is none left" wait_for 20 quiet
+check "until there is none left" wait_for 20 still number files
 # 24 at a time are followed; those that were overtaken by others behind them take more than there is room for.
 few() { [ "$(number bytes)" -le $((1024 * 1024 + 24 * 15000)) ] || { number bytes && false; }; }
 check "and no more" few
