@@ -75,8 +75,10 @@ static struct set *sets;
 static uint32_t next_set = 1;
 
 static void work(struct stg_crew_work *work);
-static struct stg_crew crew = STG_CREW(STG_RANK_LINGER, .name = "staging on request",
-                                       .threads_max = STG_CREW_THREADS_MAX, .work = work);
+static void drop(struct stg_crew_work *work);
+static struct stg_crew crew =
+    STG_CREW(STG_RANK_LINGER, .name = "staging on request", .threads_max = STG_CREW_THREADS_MAX,
+             .work = work, .drop = drop);
 
 /* ---- jobs ---- */
 
@@ -421,6 +423,8 @@ static void drop_item(struct item *item) {
     free(item);
 }
 
+static void drop(struct stg_crew_work *work) { drop_item((struct item *)(void *)work); }
+
 static int push(struct request *request, struct stg_inode *from, const char *path, unsigned depth) {
     size_t bytes = strlen(path) + 1;
     struct item *item = malloc(sizeof(*item) + bytes);
@@ -634,16 +638,7 @@ int stg_job_add(struct stg_inode *inode, const struct stg_caller *caller,
 
 /* ---- the end ---- */
 
-void stg_job_stop(void) {
-    struct stg_crew_work *left = stg_crew_stop(&crew);
-
-    while (left) {
-        struct stg_crew_work *next = left->next;
-
-        drop_item((struct item *)(void *)left);
-        left = next;
-    }
-}
+void stg_job_stop(void) { stg_crew_stop(&crew); }
 
 void stg_job_fini(void) {
     struct set *set;

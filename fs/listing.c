@@ -296,9 +296,11 @@ static void work(struct stg_crew_work *work) {
     end_refresh(refresh);
 }
 
+static void drop(struct stg_crew_work *work) { end_refresh((struct refresh *)(void *)work); }
+
 static struct stg_crew crew =
     STG_CREW(STG_RANK_PLACES, .name = "listings", .threads_max = REFRESH_THREADS,
-             .length_max = REFRESH_MAX, .work = work);
+             .length_max = REFRESH_MAX, .work = work, .drop = drop);
 
 /* `refreshing` is set, by whoever calls. */
 static void refresh(struct stg_inode *folder) {
@@ -313,16 +315,8 @@ static void refresh(struct stg_inode *folder) {
 }
 
 void stg_listing_stop(void) {
-    struct stg_crew_work *left;
-
     atomic_store(&ending, true);
-    left = stg_crew_stop(&crew);
-    while (left) {
-        struct stg_crew_work *next = left->next;
-
-        end_refresh((struct refresh *)(void *)left);
-        left = next;
-    }
+    stg_crew_stop(&crew);
 }
 
 /* ---- forgetting ---- */

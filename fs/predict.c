@@ -45,9 +45,10 @@ static uint64_t opened_files;
 static atomic_bool ending;
 
 static void work(struct stg_crew_work *work);
+static void drop(struct stg_crew_work *work);
 static struct stg_crew crew =
     STG_CREW(STG_RANK_PLACES, .name = "predictions", .threads_max = THREADS_MAX,
-             .length_max = GUESSES_MAX, .work = work);
+             .length_max = GUESSES_MAX, .work = work, .drop = drop);
 
 static const char *const names[STG_PREDICTORS] = {"includes", "siblings", "graphs", "profiles"};
 
@@ -380,6 +381,8 @@ static void drop_guess(struct guess *guess) {
     free(guess);
 }
 
+static void drop(struct stg_crew_work *work) { drop_guess((struct guess *)(void *)work); }
+
 static void work(struct stg_crew_work *work) {
     struct guess *guess = (struct guess *)(void *)work;
 
@@ -404,16 +407,8 @@ bool stg_predict_push(enum stg_guess_kind kind, struct stg_inode *folder, const 
 }
 
 void stg_predict_stop(void) {
-    struct stg_crew_work *left;
-
     atomic_store(&ending, true); /* what is being followed is given up */
-    left = stg_crew_stop(&crew);
-    while (left) {
-        struct stg_crew_work *next = left->next;
-
-        drop_guess((struct guess *)(void *)left);
-        left = next;
-    }
+    stg_crew_stop(&crew);
     stg_profiles_fini(); /* whose threads ask the others */
     stg_include_fini();
     stg_sibling_fini();

@@ -63,8 +63,9 @@ static size_t furthest; /* of the files that were staged: its number in the plan
 static unsigned turn;   /* of the plan; written under both locks */
 
 static void work(struct stg_crew_work *work);
-static struct stg_crew crew =
-    STG_CREW(STG_RANK_PLACES, .name = "the profile", .threads_max = THREADS_MAX, .work = work);
+static void drop_work(struct stg_crew_work *work);
+static struct stg_crew crew = STG_CREW(STG_RANK_PLACES, .name = "the profile",
+                                       .threads_max = THREADS_MAX, .work = work, .drop = drop_work);
 
 /* ---- room ---- */
 
@@ -72,12 +73,12 @@ static struct stg_crew crew =
  * How much may be staged and not read. What is lost may also have been changed, or not been to be
  * had: so the engine has to have evicted something that nobody had read, too.
  */
-static uint64_t window_locked(const struct stg_predict_view *view) {
+static uint64_t window_locked(uint64_t lost_files) {
     uint64_t evicted = stg_cache_stats(stg_staging_cache())->evicted_unused;
 
-    if (view->lost_files > seen_lost && evicted > seen_evicted && share < SHARE_LEAST)
+    if (lost_files > seen_lost && evicted > seen_evicted && share < SHARE_LEAST)
         share *= 2;
-    seen_lost = view->lost_files;
+    seen_lost = lost_files;
     seen_evicted = evicted;
     return stg_cache_usage(stg_staging_cache()).hot_limit_bytes / share;
 }
@@ -85,7 +86,7 @@ static uint64_t window_locked(const struct stg_predict_view *view) {
 /* Is there no room for so much more that nobody has read? Where all was read there always is. */
 static bool is_full_locked(uint64_t more_bytes) {
     struct stg_predict_view view = stg_predict_view(STG_PREDICT_PROFILES);
-    uint64_t window = window_locked(&view);
+    uint64_t window = window_locked(view.lost_files);
     uint64_t unread = view.unread_bytes + reserved;
 
     if (unread_before > view.unread_bytes)
@@ -131,7 +132,7 @@ static bool fits_never(uint64_t bytes) {
 
     stg_lock_take(&room_lock);
     view = stg_predict_view(STG_PREDICT_PROFILES);
-    never = bytes > window_locked(&view);
+    never = bytes > window_locked(view.lost_files);
     stg_lock_drop(&room_lock);
     return never;
 }
@@ -142,6 +143,8 @@ static void drop(struct step *step) {
     free(step->path);
     free(step);
 }
+
+static void drop_work(struct stg_crew_work *work) { drop((struct step *)(void *)work); }
 
 /* Takes the next entry: what is put off comes first. NULL: none, or enough is being followed. */
 static struct step *take(void) {
@@ -358,18 +361,10 @@ uint64_t stg_profiles_follow(struct stg_profile *profile, bool again) {
 }
 
 void stg_profiles_fini(void) {
-    struct stg_crew_work *left;
-
     stg_lock_take(&lock);
     ended = true;
     stg_lock_drop(&lock);
-    left = stg_crew_stop(&crew);
-    while (left) {
-        struct stg_crew_work *after = left->next;
-
-        drop((struct step *)(void *)left);
-        left = after;
-    }
+    stg_crew_stop(&crew);
     stg_lock_take(&lock);
     forget_locked();
     stg_lock_drop(&lock);

@@ -158,8 +158,10 @@ static void begin(struct stg_crew_work *work) {
     stg_lock_drop(&lock);
 }
 
+static void drop(struct stg_crew_work *work) { free(work); }
+
 static struct stg_crew crew =
-    STG_CREW(STG_RANK_PLACES, .name = "recording", .threads_max = 1, .work = begin);
+    STG_CREW(STG_RANK_PLACES, .name = "recording", .threads_max = 1, .work = begin, .drop = drop);
 
 static void forget_locked(void) {
     stg_profile_fini(&profile);
@@ -274,14 +276,7 @@ ssize_t stg_record_text(uint64_t wanted, uint64_t offset, char *buffer, size_t b
 }
 
 void stg_record_fini(void) {
-    struct stg_crew_work *left = stg_crew_stop(&crew);
-
-    while (left) {
-        struct stg_crew_work *next = left->next;
-
-        free(left);
-        left = next;
-    }
+    stg_crew_stop(&crew);
     stg_lock_take(&lock);
     atomic_store(&stg_recording, 0);
     state = STG_RECORD_NONE;

@@ -75,7 +75,7 @@ uint64_t stg_crew_length(struct stg_crew *crew) {
     return length;
 }
 
-struct stg_crew_work *stg_crew_stop(struct stg_crew *crew) {
+void stg_crew_stop(struct stg_crew *crew) {
     struct stg_crew_work *left;
     unsigned count;
 
@@ -91,5 +91,10 @@ struct stg_crew_work *stg_crew_stop(struct stg_crew *crew) {
     crew->first = crew->last = NULL;
     crew->length = 0;
     stg_lock_drop(&crew->lock);
-    return left;
+    while (left) {
+        struct stg_crew_work *next = left->next;
+
+        crew->drop(left);
+        left = next;
+    }
 }

@@ -28,6 +28,8 @@ struct stg_crew {
     uint64_t length_max;  /* what is queued then is refused; 0: nothing is */
     /* Does the work, which is its own from then on; called without the lock, by several threads. */
     void (*work)(struct stg_crew_work *work);
+    /* Gives up what was not begun at the end, in the order of the queue; the same. */
+    void (*drop)(struct stg_crew_work *work);
 
     /* Protected by the lock. */
     pthread_cond_t filled;
@@ -51,9 +53,9 @@ bool stg_crew_push(struct stg_crew *crew, struct stg_crew_work *work);
 uint64_t stg_crew_length(struct stg_crew *crew);
 
 /*
- * Ends the threads, each after what it does just now; what comes later is refused. Returns what was
- * not begun, linked by `next`, which is the caller's.
+ * Ends the threads, each after what it does just now; what comes later is refused, and what was not
+ * begun is dropped.
  */
-struct stg_crew_work *stg_crew_stop(struct stg_crew *crew);
+void stg_crew_stop(struct stg_crew *crew);
 
 #endif

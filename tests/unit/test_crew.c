@@ -72,20 +72,22 @@ static bool push(struct stg_crew *crew, int number) {
     return false;
 }
 
-/* Ends the crew. Returns how many pieces were given back: the last ones, in order. */
+static int dropped;
+static int first_dropped;
+
+static void drop_piece(struct stg_crew_work *work) {
+    if (!dropped)
+        first_dropped = piece_of(work)->number;
+    assert_int_equal(piece_of(work)->number, first_dropped + dropped++);
+    free(work);
+}
+
+/* Ends the crew. Returns how many pieces were dropped: the last ones, in order. */
 static int stop(struct stg_crew *crew) {
-    struct stg_crew_work *left = stg_crew_stop(crew);
-    int first = left ? piece_of(left)->number : 0;
-    int count = 0;
-
-    while (left) {
-        struct stg_crew_work *next = left->next;
-
-        assert_int_equal(piece_of(left)->number, first + count++);
-        free(left);
-        left = next;
-    }
-    return count;
+    dropped = 0;
+    crew->drop = drop_piece;
+    stg_crew_stop(crew);
+    return dropped;
 }
 
 /* An empty queue does not tell: a thread may hold the last piece and not have begun it. */
