@@ -209,13 +209,23 @@ static void content_came(void *context, const struct stg_filled *filled) {
                              filled->bytes);
 }
 
+/*
+ * The most that is fetched. A limit that was lowered, as memory got short, is none to a copy in
+ * use: whoever has it open has to see what the file is.
+ */
+static uint64_t most_bytes(const struct stg_cache *cache, bool in_use) {
+    uint64_t limit_bytes = atomic_load(&cache->hot_budget.limit_bytes);
+
+    if (cache->config.file_bytes)
+        return cache->config.file_bytes;
+    return in_use && limit_bytes < cache->config.hot_bytes ? cache->config.hot_bytes : limit_bytes;
+}
+
 /* For a copy in use (`fetching` is NULL) whatever the file is now will do. */
 static int fill(struct stg_cache *cache, const struct stg_object *object, struct fetching *fetching,
                 struct stg_filled *ret_filled) {
     bool again = !fetching;
-    struct stg_fill_limits limits = {.max_bytes = cache->config.file_bytes
-                                                      ? cache->config.file_bytes
-                                                      : atomic_load(&cache->hot_budget.limit_bytes),
+    struct stg_fill_limits limits = {.max_bytes = most_bytes(cache, again),
                                      .again = again,
                                      .now_ns = now_ns(cache),
                                      .settle_ns = again ? 0 : cache->config.settle_ns,

@@ -382,6 +382,27 @@ static void a_copy_in_use_follows_changes_during_its_refresh(void **state) {
     stop();
 }
 
+/* Memory got short, and the limit less than the file: who has it open must see what it is now. */
+static void a_copy_in_use_follows_changes_when_memory_is_short(void **state) {
+    struct stg_identity now;
+
+    (void)state;
+    in_memory = false;
+    start(ROOM(8), 0);
+    in_memory = true;
+    cache->config.file_bytes = 0; /* what fits the limit */
+    assert_int_equal(hold(6), STG_WANT_READY);
+    stg_cache_limit(cache, FILE_BYTES / 2, 0);
+    now = *stg_object_identity(objects[6]);
+    change(6);
+    now.ctime_ns++;
+    assert_false(stg_object_validate(cache, objects[6], &now));
+    assert_int_equal(stg_object_refresh(cache, objects[6], false), 0);
+    assert_holds_version(6, disk.versions[6]);
+    put(6);
+    stop();
+}
+
 /* A reader who takes what was read before it is known to be of one version. */
 struct hasty {
     struct reader reader; /* first */
@@ -720,6 +741,7 @@ int main(void) {
         cmocka_unit_test(a_change_during_the_fetch_is_never_kept),
         cmocka_unit_test(what_was_seen_during_the_fetch_is_compared),
         cmocka_unit_test(a_copy_in_use_follows_changes_during_its_refresh),
+        cmocka_unit_test(a_copy_in_use_follows_changes_when_memory_is_short),
         cmocka_unit_test(who_is_hasty_gets_what_was_read_and_nothing_else),
         cmocka_unit_test(what_goes_on_is_no_second_use_and_a_hasty_one_is_a_first),
         cmocka_unit_test(a_copy_made_for_a_hasty_one_is_not_unused),
