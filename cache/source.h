@@ -57,6 +57,18 @@ struct stg_source_ops {
     /* There is no room: holds that are not needed are to be given back now. May be NULL. */
     void (*press)(void *context);
 
+    /*
+     * What the file is, as recently as copies of it must be compared with it; may look. 0 or
+     * -errno. NULL where nothing is kept on disk, as the next.
+     */
+    int (*known)(void *context, void *key, struct stg_identity *ret_identity);
+
+    /*
+     * What the file is called whenever the source is mounted, into `path` of PATH_MAX bytes, and
+     * whether its ino is the same then. False where it has no such name.
+     */
+    bool (*lasting)(void *context, void *key, char *path, bool *ret_numbers_last);
+
     /* An object of the key has nothing any more; see stg_object_retire(). May be NULL. */
     void (*absent)(void *context, void *key, struct stg_object *object);
 };

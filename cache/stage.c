@@ -268,6 +268,8 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
     struct stg_copy copy = {0};
     struct fetching fetching = {.cache = cache, .object = object};
     struct stg_waiter *waiters;
+    int64_t began_ns = now_ns(cache);
+    bool from_disk = false;
     int error;
 
     stg_lock_take(&cache->lock);
@@ -276,6 +278,8 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
     error = object->freed ? -ECANCELED : 0;
     stg_lock_drop(&cache->lock);
     if (!error)
+        from_disk = stg_stage_from_disk(cache, object, &filled);
+    if (!error && !from_disk)
         error = fill(cache, object, &fetching, &filled);
     if (!error)
         error = stg_reclaim_keep(cache, filled.content, filled.bytes, &copy);
@@ -297,9 +301,12 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
     }
     stg_lock_drop(&cache->lock);
     stg_stage_drop_copy(cache, &copy);
-    count_fill(cache, object, error, &filled);
-    stg_filled_fini(&filled);
+    if (!from_disk)
+        count_fill(cache, object, error, &filled);
     stg_stage_tell(waiters, error ? error : STG_WANT_READY);
+    if (!error && !from_disk) /* behind those who wait */
+        stg_stage_to_disk(cache, object, began_ns, &filled);
+    stg_filled_fini(&filled);
     stg_object_unref(cache, object);
 }
 

@@ -96,6 +96,20 @@ void stg_stage_drop_copy(struct stg_cache *cache, struct stg_copy *copy);
 void stg_stage_withdraw(struct stg_cache *cache, const struct stg_object *object,
                         const struct stg_copy *copy);
 
+/* ---- stage_disk.c ---- */
+
+/* The copy on disk of what the object stands for. False where there is none, or it cannot be said.
+ */
+bool stg_stage_from_disk(struct stg_cache *cache, const struct stg_object *object,
+                         struct stg_filled *ret_filled);
+
+/*
+ * Has what was fetched kept on disk, and takes the content over, unless a later change might not
+ * show. `began_ns`: the time of day when the fetch began.
+ */
+void stg_stage_to_disk(struct stg_cache *cache, const struct stg_object *object, int64_t began_ns,
+                       struct stg_filled *filled);
+
 /* ---- reclaim.c ---- */
 
 /*

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Staged copies that outlive the mount: a folder on a local disk with an LMDB store, from which
+ * copies are taken instead of from a slow source.
+ *
+ * What is kept is a part of a file's content, with what the file was then: it is given for that
+ * alone. It is written behind, by one thread, some of it in one transaction that is on the disk
+ * whole or not at all; by a process of its own, as what a damaged store does to that is of no
+ * account then. What comes faster than the disk takes it is not kept. Each entry has a
+ * checksum, and what is damaged is never given. Where the limit is reached, what was never asked
+ * for again goes first, and then what was longest not asked for.
+ *
+ * The folder is one source's, one user's, and one mount's at a time. Nothing outside of it is
+ * touched, and nothing in it that is not ours. A disk that is full or fails costs what it would
+ * have kept, and is told once.
+ *
+ * Why LMDB: one file that is consistent after each crash without a log to be replayed, readers that
+ * never wait for the writer, and a size that it never goes beyond (http://www.lmdb.tech/doc/).
+ *
+ * Thread-safe from stg_disk_start() on; a lock of rank STG_RANK_QUEUE over the queue, which is not
+ * held across I/O.
+ */
+#ifndef STG_CACHE_DISK_H
+#define STG_CACHE_DISK_H
+
+#include "cache/fill.h"
+
+#include <stdio.h>
+
+struct stg_disk;
+
+/* Which part of which version of which file. */
+struct stg_disk_name {
+    const char *path;        /* what the file is called whenever the source is mounted */
+    struct stg_identity now; /* of it what lasts from one mount of the source to the next: the
+                                device is 0, and the ino where numbers are given anew */
+    uint64_t offset;
+    uint64_t bytes;
+};
+
+/* The largest content that is kept. */
+#define STG_DISK_ENTRY_MAX_BYTES (UINT64_C(16) << 20)
+/* The least that a store can be. */
+#define STG_DISK_MIN_BYTES (UINT64_C(4) << 20)
+
+/*
+ * Takes the folder `path`, which is made where it is absent, for the source that `source` describes
+ * in a line. Says what is wrong with it and what to do: -EINVAL, it holds something else, or the
+ * copies of another source; -EPERM, it is another user's, or others may write to it; -EBUSY,
+ * another process has it; or -errno. Nothing was changed then.
+ */
+int stg_disk_claim(const char *path, const char *source, struct stg_disk **ret_disk);
+
+/*
+ * Opens the store, which shall not take more than `size_bytes` with all that belongs to it, and
+ * starts to write. In the process that will use it, before that has other threads: it forks. A
+ * store that is damaged or larger than that is begun anew. Returns 0, or -errno where there is none
+ * to be had, after saying so; everything else may be called all the same, and finds and keeps
+ * nothing.
+ */
+int stg_disk_start(struct stg_disk *disk, uint64_t size_bytes);
+
+/* Writes what is queued, and closes the store. */
+void stg_disk_stop(struct stg_disk *disk);
+
+/* Gives the folder back; after stg_disk_stop(). NULL is fine. */
+void stg_disk_free(struct stg_disk *disk);
+
+/* The content of `name`, which the caller frees; NULL where there is none. May read the disk. */
+char *stg_disk_get(struct stg_disk *disk, const struct stg_disk_name *name);
+
+/*
+ * Has the content kept, which is taken over. Does not wait: `name` is copied, and what cannot be
+ * queued is dropped.
+ */
+void stg_disk_put(struct stg_disk *disk, const struct stg_disk_name *name, char *content);
+
+/*
+ * Nothing of the file `path` is given any more, nor of what is below it where it is a folder. For a
+ * change that its identity might not show.
+ */
+void stg_disk_forget(struct stg_disk *disk, const char *path, bool with_below);
+
+/* Waits until what was queued before is on the disk, or lost. */
+void stg_disk_flush(struct stg_disk *disk);
+
+enum stg_disk_state {
+    STG_DISK_OPEN,
+    STG_DISK_FULL,   /* of the file system: nothing is written for a while */
+    STG_DISK_FAILED, /* not used any more */
+};
+
+struct stg_disk_view {
+    enum stg_disk_state state;
+    uint64_t limit_bytes;
+    uint64_t used_bytes; /* by entries, with their overhead */
+    uint64_t entries;
+    uint64_t hits; /* since the start, as all below */
+    uint64_t hit_bytes;
+    uint64_t written;       /* entries */
+    uint64_t written_bytes; /* of content */
+    uint64_t evicted;
+    uint64_t overrun; /* not kept: the disk was slower than what came, full, or failed */
+    uint64_t corrupt;
+    uint64_t queued_bytes;
+};
+struct stg_disk_view stg_disk_view(struct stg_disk *disk);
+
+/* ---- without a mount ---- */
+
+struct stg_disk_report {
+    char source[8192];
+    uint64_t entries;
+    uint64_t bytes;   /* of content */
+    uint64_t damaged; /* entries that do not say what they said */
+    bool unreadable;  /* the store as a whole */
+    bool repaired;
+};
+
+/*
+ * Reads all of the folder's store. With `repair` what is damaged is taken out, and a store that
+ * cannot be read is begun anew. Says what is wrong with the folder itself, as stg_disk_claim().
+ */
+int stg_disk_check(const char *path, bool repair, struct stg_disk_report *ret_report);
+
+#endif

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Owns the process that writes, and what is said to it: a batch, and an answer. It ends with the
+ * socket, so with the daemon however that ends; it has nothing else of the daemon's open.
+ */
+#include "cache/disk_impl.h"
+#include "util/cleanup.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+
+/* A disk that takes longer than that for one batch has failed; and once the mount ends. */
+#define PATIENCE_MS 120000
+#define PATIENCE_AT_END_MS 5000
+#define LOOK_MS 500
+#define CHILD_FD 3
+
+/* ---- the socket ---- */
+
+static bool send_all(int fd, const void *bytes, size_t count) {
+    const char *at = bytes;
+
+    while (count) {
+        ssize_t sent = send(fd, at, count, MSG_NOSIGNAL);
+
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent <= 0)
+            return false;
+        at += sent;
+        count -= (size_t)sent;
+    }
+    return true;
+}
+
+static bool receive_all(int fd, void *bytes, size_t count) {
+    char *at = bytes;
+
+    while (count) {
+        ssize_t got = recv(fd, at, count, 0);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return false;
+        at += got;
+        count -= (size_t)got;
+    }
+    return true;
+}
+
+static bool is_stopping(struct stg_disk *disk) {
+    bool stopping;
+
+    stg_lock_take(&disk->lock);
+    stopping = disk->stopping;
+    stg_lock_drop(&disk->lock);
+    return stopping;
+}
+
+/* An answer of the other process, unless it does not come. */
+static bool await_answer(struct stg_disk *disk, struct stg_disk_answer *ret_answer) {
+    struct pollfd ready = {.fd = disk->child_fd, .events = POLLIN};
+    unsigned waited_ms = 0;
+    unsigned at_end_ms = 0;
+    int count;
+
+    do {
+        count = poll(&ready, 1, LOOK_MS);
+        waited_ms += LOOK_MS;
+        at_end_ms += is_stopping(disk) ? LOOK_MS : 0;
+    } while (count <= 0 && (count == 0 || errno == EINTR) && waited_ms < PATIENCE_MS &&
+             at_end_ms < PATIENCE_AT_END_MS);
+    return count > 0 && receive_all(disk->child_fd, ret_answer, sizeof(*ret_answer));
+}
+
+/* What goes before the content of each item. */
+struct item {
+    enum stg_disk_work_kind kind;
+    bool with_below;
+    bool is_last;
+    struct stg_identity now;
+    uint64_t content_bytes;
+    size_t key_bytes;
+};
+
+static bool send_batch(int fd, const struct stg_disk_work *batch) {
+    bool sent = true;
+
+    for (; sent && batch; batch = batch->next) {
+        struct item item = {.kind = batch->kind,
+                            .with_below = batch->with_below,
+                            .is_last = !batch->next,
+                            .now = batch->now,
+                            .content_bytes = batch->content_bytes,
+                            .key_bytes = batch->key.bytes};
+
+        sent = send_all(fd, &item, sizeof(item)) &&
+               send_all(fd, batch->key.text, batch->key.bytes) &&
+               (!batch->content_bytes || send_all(fd, batch->content, batch->content_bytes));
+    }
+    return sent;
+}
+
+/* One item of a batch; NULL at the end. */
+static struct stg_disk_work *receive_item(int fd, bool *ret_is_last) {
+    struct stg_disk_work *work = calloc(1, sizeof(*work));
+    struct item item;
+
+    if (work && receive_all(fd, &item, sizeof(item)) && item.key_bytes <= sizeof(work->key.text) &&
+        receive_all(fd, work->key.text, item.key_bytes)) {
+        work->kind = item.kind;
+        work->with_below = item.with_below;
+        work->now = item.now;
+        work->key.bytes = item.key_bytes;
+        work->content_bytes = item.content_bytes;
+        work->content = malloc(item.content_bytes + 1);
+        *ret_is_last = item.is_last;
+        if (work->content && receive_all(fd, work->content, item.content_bytes))
+            return work;
+    }
+    stg_disk_free_batch(work);
+    return NULL;
+}
+
+static struct stg_disk_work *receive_batch(int fd) {
+    struct stg_disk_work *batch = NULL;
+    struct stg_disk_work **end = &batch;
+    bool is_last = false;
+
+    while (!is_last) {
+        *end = receive_item(fd, &is_last);
+        if (!*end) {
+            stg_disk_free_batch(batch);
+            return NULL;
+        }
+        end = &(*end)->next;
+    }
+    return batch;
+}
+
+/* ---- in the process that writes ---- */
+
+/* Keeps the socket alone, and is not ended by what is meant for the daemon. */
+static void settle_in(int fd) {
+    int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    for (int i = 0; i < 3; i++)
+        (void)dup2(nothing, i); /* where that fails, messages go where they are not looked for */
+    if (fd != CHILD_FD)
+        (void)dup2(fd, CHILD_FD);
+    (void)close_range(CHILD_FD + 1, UINT_MAX, 0); /* what stays open is not used */
+    (void)signal(SIGINT, SIG_IGN);
+    (void)signal(SIGTERM, SIG_IGN);
+    (void)signal(SIGHUP, SIG_IGN);
+    (void)prctl(PR_SET_NAME, "stagefs-disk"); /* for people */
+}
+
+static struct stg_disk_answer answer_of(struct stg_disk *disk, int error, bool written) {
+    return (struct stg_disk_answer){.error = error,
+                                    .written = written,
+                                    .used_bytes = disk->used_bytes,
+                                    .entries = disk->entries,
+                                    .evicted = disk->evicted};
+}
+
+/* LMDB says EIO where a write was short, which is how a disk becomes full. */
+static bool has_no_room(const struct stg_disk *disk) {
+    struct statvfs info;
+
+    return !statvfs(disk->path, &info) && info.f_bavail * info.f_frsize < disk->map_bytes / 8;
+}
+
+static void serve(struct stg_disk *disk) {
+    struct stg_disk_work *batch;
+    struct stg_disk_answer answer;
+    int error = stg_disk_open(disk, disk->map_bytes);
+
+    answer = answer_of(disk, error, false);
+    if (!send_all(CHILD_FD, &answer, sizeof(answer)) || error)
+        return;
+    /* After the answer: nobody waits for that. */
+    error = stg_disk_count(disk);
+    while ((batch = receive_batch(CHILD_FD))) {
+        bool written = false;
+
+        if (!error)
+            error = stg_disk_apply(disk, batch, &written);
+        if (error == EIO && has_no_room(disk))
+            error = ENOSPC;
+        answer = answer_of(disk, error, written);
+        stg_disk_free_batch(batch);
+        if (error == ENOSPC || error == EDQUOT)
+            error = 0; /* the next time there may be room */
+        if (!send_all(CHILD_FD, &answer, sizeof(answer)))
+            return;
+    }
+}
+
+/* ---- in the daemon ---- */
+
+/* Forks with a socket between both. Returns 0 in the child, the number of it, or -errno. */
+static pid_t make_child(int *ret_fd) {
+    int ends[2];
+    pid_t pid;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
+        return -errno;
+    pid = fork();
+    if (pid < 0)
+        pid = -errno;
+    if (!pid) {
+        settle_in(ends[1]);
+        return 0;
+    }
+    stg_fd_close(ends[1]);
+    if (pid < 0)
+        stg_fd_close(ends[0]);
+    else
+        *ret_fd = ends[0];
+    return pid;
+}
+
+/* True where it came to its end in good order. */
+static bool end_child(pid_t pid, int fd, bool kill_it) {
+    int status = 0;
+
+    if (kill_it)
+        (void)kill(pid, SIGKILL); /* it is ours, and not yet waited for */
+    stg_fd_close(fd);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return WIFEXITED(status) && !WEXITSTATUS(status);
+}
+
+void stg_disk_child_stop(struct stg_disk *disk) {
+    if (!disk->child)
+        return;
+    (void)end_child(disk->child, disk->child_fd, false);
+    disk->child = 0;
+}
+
+/* It does not answer: it is gone, or will never come to an end. */
+static void lose_child(struct stg_disk *disk) {
+    (void)end_child(disk->child, disk->child_fd, true);
+    disk->child = 0;
+    disk->is_suspect = true;
+}
+
+int stg_disk_child_start(struct stg_disk *disk, struct stg_disk_answer *ret_answer) {
+    disk->child = make_child(&disk->child_fd);
+    if (!disk->child) {
+        serve(disk);
+        _exit(0);
+    }
+    if (disk->child < 0) {
+        int error = (int)-disk->child;
+
+        disk->child = 0;
+        return error;
+    }
+    if (await_answer(disk, ret_answer)) {
+        if (ret_answer->error)
+            stg_disk_child_stop(disk);
+        return ret_answer->error;
+    }
+    lose_child(disk);
+    return MDB_CORRUPTED;
+}
+
+struct stg_disk_answer stg_disk_child_write(struct stg_disk *disk,
+                                            const struct stg_disk_work *batch) {
+    struct stg_disk_answer answer = {.error = STG_DISK_GONE};
+
+    if (!disk->child)
+        return answer;
+    if (send_batch(disk->child_fd, batch) && await_answer(disk, &answer))
+        return answer;
+    lose_child(disk);
+    return (struct stg_disk_answer){.error = STG_DISK_GONE};
+}
+
+bool stg_disk_child_run(void (*run)(void *argument, void *answer), void *argument, void *answer,
+                        size_t answer_bytes) {
+    int fd = -1;
+    pid_t pid = make_child(&fd);
+    bool answered;
+
+    if (!pid) {
+        run(argument, answer);
+        (void)send_all(CHILD_FD, answer, answer_bytes); /* or the end of it tells */
+        _exit(0);
+    }
+    if (pid < 0)
+        return false;
+    answered = receive_all(fd, answer, answer_bytes);
+    return end_child(pid, fd, !answered) && answered;
+}

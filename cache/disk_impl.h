@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the files of the disk's store share. For these alone.
+ *
+ *   disk        the folder, opening and end, reading
+ *   disk_queue  what waits to be written, and the thread that hands it over
+ *   disk_child  the process that writes
+ *   disk_write  how it changes the store
+ *   disk_entry  the form of what is kept
+ *   disk_check  without a mount
+ *
+ * LMDB trusts what it finds: a tree that a failing disk has damaged can lead it to write anywhere
+ * in memory, or round in a circle. So a process of its own changes the store, and can be lost
+ * without harm; the daemon only reads, from a mapping that it cannot write to, and guarded.
+ *
+ * The store has three tables:
+ *   copies  key → head, content
+ *   order   class, number → key, cost: in which order entries go
+ *   places  key → class, number
+ * The key is the path, a NUL, and the part of the file; so what is below a folder is one stretch.
+ */
+#ifndef STG_CACHE_DISK_IMPL_H
+#define STG_CACHE_DISK_IMPL_H
+
+#include "cache/disk.h"
+#include "util/lock.h"
+
+#include <lmdb.h>
+#include <stdatomic.h>
+
+/* The file of the store, by LMDB. */
+#define STG_DISK_DATA "data.mdb"
+
+/* LMDB's own limit on keys is 511 (mdb_env_get_maxkeysize). */
+#define STG_DISK_KEY_MAX_BYTES 511
+#define STG_DISK_PATH_MAX_BYTES (STG_DISK_KEY_MAX_BYTES - 1 - 2 * sizeof(uint64_t))
+
+struct stg_disk_key {
+    size_t bytes;
+    char text[STG_DISK_KEY_MAX_BYTES];
+};
+
+/* In front of the content, as it lies in memory. */
+struct stg_disk_head {
+    uint64_t checksum; /* XXH3 of all that follows, the content included */
+    int64_t size_bytes;
+    int64_t mtime_ns;
+    int64_t ctime_ns;
+    uint64_t ino;
+    uint64_t raw_bytes;
+    uint64_t is_packed; /* the content is a blob of codec.h */
+};
+
+enum stg_disk_class {
+    STG_DISK_NEW,  /* not asked for since it was written */
+    STG_DISK_USED, /* asked for again */
+    STG_DISK_CLASSES
+};
+
+#define STG_DISK_ORDER_BYTES (1 + sizeof(uint64_t))
+
+struct stg_disk_totals {
+    uint64_t bytes[STG_DISK_CLASSES];
+    uint64_t entries;
+    uint64_t next_number;
+};
+
+enum stg_disk_work_kind { STG_DISK_PUT, STG_DISK_TOUCH, STG_DISK_FORGET };
+
+struct stg_disk_work {
+    struct stg_disk_work *next;
+    enum stg_disk_work_kind kind;
+    bool with_below;
+    struct stg_identity now;
+    char *content; /* owned */
+    uint64_t content_bytes;
+    struct stg_disk_key key; /* to be forgotten: the path with its NUL */
+};
+
+#define STG_DISK_TOUCHED_BITS (1U << 20)
+
+struct stg_disk {
+    char *path;
+    char *source;
+    int dir_fd;
+    int lock_fd;
+    MDB_env *env;
+    MDB_dbi main; /* the table of tables, and of a number that is raised to have something change */
+    MDB_dbi copies;
+    MDB_dbi order;
+    MDB_dbi places;
+    uint64_t map_bytes;
+    uint64_t limit_bytes; /* of entries; what is left of the map is for changing them */
+    _Atomic int state;    /* enum stg_disk_state */
+    atomic_bool is_open;
+
+    struct stg_lock lock;
+    pthread_cond_t filled;       /* protected by lock, as all below */
+    pthread_cond_t written;      /* a batch is done with */
+    struct stg_disk_work *first; /* queued */
+    struct stg_disk_work *last;
+    struct stg_disk_work
+        *underway;         /* the batch that is being written; its items stay until it is */
+    uint64_t queued_bytes; /* with those under way */
+    uint64_t pushed;
+    uint64_t done;
+    unsigned forgets; /* of the items that are queued or under way */
+    unsigned flushing;
+    bool stopping;
+    bool running;
+    pthread_t thread;
+
+    pid_t child;                   /* that writes; 0: none */
+    int child_fd;                  /* the socket to it, and in it to us; the writing thread's own */
+    atomic_bool is_suspect;        /* the store is not to be opened again */
+    _Atomic int64_t full_until_ns; /* monotonic */
+    struct stg_disk_totals totals; /* the child's own, as all below that is not atomic */
+    _Atomic uint64_t used_bytes;
+    _Atomic uint64_t entries;
+    _Atomic uint64_t hits, hit_bytes, written_entries, written_bytes, evicted, overrun, corrupt;
+    _Atomic uint8_t touched[STG_DISK_TOUCHED_BITS / 8]; /* entries that a hit was noted for */
+};
+
+/* ---- disk_entry.c ---- */
+
+/* The key; false where the path is too long for one. */
+bool stg_disk_key_make(const struct stg_disk_name *name, struct stg_disk_key *ret_key);
+
+/*
+ * What is to be kept of the content, packed where that helps. Returns 0 and memory that the caller
+ * frees, or -ENOMEM.
+ */
+int stg_disk_entry_make(const struct stg_identity *now, const char *content, uint64_t bytes,
+                        void **ret_value, size_t *ret_bytes);
+
+/*
+ * The content of an entry, which the caller frees. Returns 0; -ENOENT, it is of another version;
+ * -EBADMSG, it is damaged; -ENOMEM. `*ret_content` is set as soon as there is one. Without `now`
+ * any version will do.
+ */
+int stg_disk_entry_read(const MDB_val *value, const struct stg_identity *now, uint64_t bytes,
+                        char **ret_content);
+
+/* What the entry takes of the store: a guess that is rather too high. */
+uint64_t stg_disk_entry_cost(size_t key_bytes, size_t value_bytes);
+
+/* ---- disk.c ---- */
+
+/* An error that is none of LMDB's or the system's: the process that writes is no more. */
+#define STG_DISK_GONE (-1)
+
+/* Something is wrong with the disk, or what is on it: it is not used any more. */
+void stg_disk_fail(struct stg_disk *disk, int error);
+
+/* Takes the folder as stg_disk_claim() does; with `source` NULL that of any. */
+int stg_disk_take(const char *path, const char *source, struct stg_disk **ret_disk);
+
+/* Opens the LMDB store; with `map_bytes` to change it, within those. 0 or an error of LMDB's. */
+int stg_disk_open(struct stg_disk *disk, uint64_t map_bytes);
+
+/* Removes the store's files. */
+void stg_disk_erase(struct stg_disk *disk);
+
+/* Is the error one that says that what is on the disk is not what was written? */
+bool stg_disk_is_damage(int error);
+
+/* ---- disk_queue.c ---- */
+
+/* The thread. */
+void *stg_disk_hand_over(void *disk);
+
+bool stg_disk_is_usable(struct stg_disk *disk);
+
+/* The entry was asked for. */
+void stg_disk_touch(struct stg_disk *disk, const struct stg_disk_key *key);
+
+/* Is the path to be forgotten, and that is not yet done? */
+bool stg_disk_is_forgotten(struct stg_disk *disk, const char *path);
+
+void stg_disk_free_batch(struct stg_disk_work *batch);
+
+/* ---- disk_child.c ---- */
+
+struct stg_disk_answer {
+    int error;    /* of LMDB's or the system's; STG_DISK_GONE: there is no answer */
+    bool written; /* what was to be kept is */
+    uint64_t used_bytes;
+    uint64_t entries;
+    uint64_t evicted;
+};
+
+/*
+ * Starts the process that writes, in which the store is opened first. Returns the error of that; no
+ * other thread may run. `*ret_answer` says what is there.
+ */
+int stg_disk_child_start(struct stg_disk *disk, struct stg_disk_answer *ret_answer);
+
+/* Has it write a batch, and waits for that. By one thread. */
+struct stg_disk_answer stg_disk_child_write(struct stg_disk *disk,
+                                            const struct stg_disk_work *batch);
+
+/* Ends it, and waits for that. */
+void stg_disk_child_stop(struct stg_disk *disk);
+
+/*
+ * Runs `run` in a process of its own, which writes its answer to `fd`. Returns true where it came
+ * to its end and all of the answer was there.
+ */
+bool stg_disk_child_run(void (*run)(void *argument, void *answer), void *argument, void *answer,
+                        size_t answer_bytes);
+
+/* ---- disk_write.c: in that process ---- */
+
+/* Adds up what is there. 0, or an error of LMDB's. */
+int stg_disk_count(struct stg_disk *disk);
+
+/* Applies a batch. 0, or an error of LMDB's or the system's. */
+int stg_disk_apply(struct stg_disk *disk, const struct stg_disk_work *batch, bool *ret_written);
+
+/* Takes the entry out, in all three tables. 0, or an error of LMDB's; one that is absent is fine.
+ */
+int stg_disk_remove(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals *totals,
+                    MDB_val key);
+
+#endif
