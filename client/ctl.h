@@ -21,6 +21,7 @@ struct stg_ctl {
     bool recursive;
     bool json;
     bool no_wait;
+    bool repair;
     bool nul; /* lists have NULs between paths, not newlines */
     enum stagefs_mode mode;
     double timeout_s;
@@ -42,6 +43,7 @@ int stg_ctl_config(const struct stg_ctl *ctl);
 int stg_ctl_copy(const struct stg_ctl *ctl);
 int stg_ctl_hint(const struct stg_ctl *ctl);
 int stg_ctl_profile(const struct stg_ctl *ctl);
+int stg_ctl_doctor(const struct stg_ctl *ctl);
 
 /* ---- ctl_text.c: for people ---- */
 

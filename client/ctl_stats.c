@@ -19,13 +19,14 @@ struct row {
     size_t of; /* the offset of what it is a part of, or 0 */
 };
 
-#define AT(field) offsetof(struct stagefs_stats_request, field)
 #define HEAD(label)                                                                                \
     { UNIT_HEAD, label, NULL, 0, 0 }
-#define ROW(unit, field, label)                                                                    \
-    { unit, label, #field, AT(field), 0 }
-#define PART(unit, field, whole, label)                                                            \
-    { unit, label, #field, AT(field), AT(whole) }
+#define ROW_OF(request, unit, field, label)                                                        \
+    { unit, label, #field, offsetof(struct request, field), 0 }
+#define PART_OF(request, unit, field, whole, label)                                                \
+    { unit, label, #field, offsetof(struct request, field), offsetof(struct request, whole) }
+#define ROW(unit, field, label) ROW_OF(stagefs_stats_request, unit, field, label)
+#define PART(unit, field, whole, label) PART_OF(stagefs_stats_request, unit, field, whole, label)
 
 static const struct row rows[] = {
     HEAD("Served"),
@@ -78,6 +79,31 @@ static const struct row rows[] = {
     ROW(UNIT_COUNT, syncs, "syncs"),
 };
 
+#define DISK_ROW(unit, field, label) ROW_OF(stagefs_disk_request, unit, field, label)
+
+static const struct row disk_rows[] = {
+    HEAD("On disk"),
+    DISK_ROW(UNIT_COUNT, entries, "copies"),
+    PART_OF(stagefs_disk_request, UNIT_BYTES, used_bytes, limit_bytes, "taken"),
+    DISK_ROW(UNIT_BYTES, limit_bytes, "  limit"),
+    DISK_ROW(UNIT_COUNT, hits, "taken from there"),
+    DISK_ROW(UNIT_BYTES, hit_bytes, "  data"),
+    DISK_ROW(UNIT_COUNT, written, "written"),
+    DISK_ROW(UNIT_BYTES, written_bytes, "  data"),
+    DISK_ROW(UNIT_BYTES, queued_bytes, "  still to be written"),
+    DISK_ROW(UNIT_COUNT, overrun, "  not kept up with"),
+    DISK_ROW(UNIT_COUNT, evicted, "evicted"),
+    DISK_ROW(UNIT_COUNT, corrupt, "dropped as damaged"),
+};
+
+/* By enum stagefs_protocol_disk_state: in JSON, and for people. */
+static const char *const disk_states[] = {"open", "full", "failed"};
+static const char *const disk_states_text[] = {
+    NULL,
+    "the disk is full: nothing is written",
+    "it failed, and is not used: stagectl doctor checks it",
+};
+
 /* By enum stagefs_protocol_serve: in JSON, and for people after "served". */
 static const char *const serves[] = {"daemon", "passthrough", "pagecache"};
 static const char *const serves_text[] = {
@@ -91,11 +117,12 @@ static const char *const coherences[] = {"watch", "ttl", "strict", "frozen"};
 
 #define WORD(words, index) word(words, sizeof(words) / sizeof(*(words)), index)
 #define ROWS (sizeof(rows) / sizeof(*rows))
+#define DISK_ROWS (sizeof(disk_rows) / sizeof(*disk_rows))
 
-static uint64_t value_at(const struct stagefs_stats_request *stats, size_t offset) {
+static uint64_t value_at(const void *request, size_t offset) {
     uint64_t value;
 
-    memcpy(&value, (const char *)stats + offset, sizeof(value));
+    memcpy(&value, (const char *)request + offset, sizeof(value));
     return value;
 }
 
@@ -178,8 +205,10 @@ static void write_predictor(const struct stagefs_predict_request *one) {
     printf("  %-26s %14s\n", "  not followed", count);
 }
 
+/* `disk` is NULL where nothing is kept on disk, here and below. */
 static void write_json(const char *mount, const struct stagefs_stats_request *stats,
-                       const struct predictors *predictors) {
+                       const struct predictors *predictors,
+                       const struct stagefs_disk_request *disk) {
     struct stg_json json = {.stream = stdout};
 
     stg_json_begin(&json, NULL, '{');
@@ -194,6 +223,16 @@ static void write_json(const char *mount, const struct stagefs_stats_request *st
     for (size_t i = 0; i < ROWS; i++)
         if (rows[i].name)
             stg_json_number(&json, rows[i].name, value_at(stats, rows[i].offset));
+    if (disk) {
+        stg_json_begin(&json, "disk", '{');
+        stg_json_text(&json, "state", WORD(disk_states, disk->state));
+        for (size_t i = 0; i < DISK_ROWS; i++)
+            if (disk_rows[i].name)
+                stg_json_number(&json, disk_rows[i].name, value_at(disk, disk_rows[i].offset));
+        stg_json_end(&json, '}');
+    } else {
+        stg_json_text(&json, "disk", NULL);
+    }
     stg_json_begin(&json, "predictors", '{');
     for (unsigned i = 0; i < predictors->count; i++)
         write_predictor_json(&json, &predictors->all[i]);
@@ -202,9 +241,9 @@ static void write_json(const char *mount, const struct stagefs_stats_request *st
     putchar('\n');
 }
 
-static void write_row(const struct row *row, const struct stagefs_stats_request *stats) {
-    uint64_t value = value_at(stats, row->offset);
-    uint64_t whole = row->of ? value_at(stats, row->of) : 0;
+static void write_row(const struct row *row, const void *request) {
+    uint64_t value = value_at(request, row->offset);
+    uint64_t whole = row->of ? value_at(request, row->of) : 0;
     char text[STG_CTL_NUMBER_BYTES];
 
     if (row->unit == UNIT_HEAD) {
@@ -224,7 +263,8 @@ static void write_row(const struct row *row, const struct stagefs_stats_request 
 }
 
 static void write_text(const char *mount, const struct stagefs_stats_request *stats,
-                       const struct predictors *predictors) {
+                       const struct predictors *predictors,
+                       const struct stagefs_disk_request *disk) {
     printf("Mount ");
     stg_ctl_print(mount);
     printf("\n  served %s", WORD(serves_text, stats->serve));
@@ -239,6 +279,10 @@ static void write_text(const char *mount, const struct stagefs_stats_request *st
         printf("  %-26s %12.1f %%\n", "hit rate", 100 * hit_rate(stats));
     for (size_t i = 0; i < ROWS; i++)
         write_row(&rows[i], stats);
+    for (size_t i = 0; disk && i < DISK_ROWS; i++)
+        write_row(&disk_rows[i], disk);
+    if (disk && WORD(disk_states_text, disk->state))
+        printf("  %s\n", WORD(disk_states_text, disk->state));
     if (predictors->count)
         printf("Staged ahead\n");
     for (unsigned i = 0; i < predictors->count; i++)
@@ -248,6 +292,8 @@ static void write_text(const char *mount, const struct stagefs_stats_request *st
 int stg_ctl_stats(const struct stg_ctl *ctl) {
     struct predictors predictors;
     struct stagefs_stats_request stats = {.version = STAGEFS_PROTOCOL_VERSION};
+    struct stagefs_disk_request disk = {.version = STAGEFS_PROTOCOL_VERSION};
+    bool has_disk;
     stg_auto_free char *name = NULL;
     stg_auto_fd int fd = -1;
     int error;
@@ -262,9 +308,10 @@ int stg_ctl_stats(const struct stg_ctl *ctl) {
         return stg_ctl_failed(name, -error);
     stats.serve_why[sizeof(stats.serve_why) - 1] = '\0';
     ask_predictors(fd, &predictors);
+    has_disk = !stg_ctl_ask(fd, STAGEFS_IOC_DISK, &disk);
     if (ctl->json)
-        write_json(name, &stats, &predictors);
+        write_json(name, &stats, &predictors, has_disk ? &disk : NULL);
     else
-        write_text(name, &stats, &predictors);
+        write_text(name, &stats, &predictors, has_disk ? &disk : NULL);
     return STG_CTL_OK;
 }

@@ -302,6 +302,30 @@ struct stagefs_replay_request {
     char text[STAGEFS_TEXT_BYTES];
 };
 
+/* Copies on disk, for the next mount of the source. EOPNOTSUPP of a mount that keeps none. */
+enum stagefs_protocol_disk_state {
+    STAGEFS_DISK_OPEN = 0,
+    STAGEFS_DISK_FULL = 1,   /* the file system that it is on; nothing is written for a while */
+    STAGEFS_DISK_FAILED = 2, /* not used any more */
+};
+
+struct stagefs_disk_request {
+    uint32_t version;
+    uint32_t state;       /* out, as all below: enum stagefs_protocol_disk_state */
+    uint64_t entries;     /* whole files, and parts of large ones */
+    uint64_t used_bytes;  /* by them, on the disk */
+    uint64_t limit_bytes; /* of that */
+    uint64_t hits;        /* since the mount began, as all below: taken from there */
+    uint64_t hit_bytes;   /* of content */
+    uint64_t written;
+    uint64_t written_bytes; /* of content */
+    uint64_t evicted;
+    uint64_t overrun; /* not kept: the disk was too slow, or full */
+    uint64_t corrupt; /* damaged ones that were found, and not given */
+    uint64_t queued_bytes;
+    uint64_t spare[4]; /* 0 */
+};
+
 #define STAGEFS_IOC_STAGE _IOWR(STAGEFS_IOC_TYPE, 1, struct stagefs_stage_request)
 #define STAGEFS_IOC_UNSTAGE _IOWR(STAGEFS_IOC_TYPE, 2, struct stagefs_stage_request)
 #define STAGEFS_IOC_JOB _IOWR(STAGEFS_IOC_TYPE, 3, struct stagefs_job_request)
@@ -314,5 +338,6 @@ struct stagefs_replay_request {
 #define STAGEFS_IOC_PREDICT _IOWR(STAGEFS_IOC_TYPE, 10, struct stagefs_predict_request)
 #define STAGEFS_IOC_RECORD _IOWR(STAGEFS_IOC_TYPE, 11, struct stagefs_record_request)
 #define STAGEFS_IOC_REPLAY _IOWR(STAGEFS_IOC_TYPE, 12, struct stagefs_replay_request)
+#define STAGEFS_IOC_DISK _IOWR(STAGEFS_IOC_TYPE, 13, struct stagefs_disk_request)
 
 #endif

@@ -44,6 +44,8 @@ static const struct command commands[] = {
     {"profile", "",
      "record FILE MOUNT -- COMMAND... | start [MOUNT] | stop FILE [MOUNT] | replay FILE [MOUNT]",
      "record what a build touches, and stage it another time", stg_ctl_profile},
+    {"doctor", "jR", "[-j] [--repair] STAGE_DIRECTORY",
+     "check what is kept on disk, by a mount that is gone", stg_ctl_doctor},
 };
 
 #define COMMANDS (sizeof(commands) / sizeof(*commands))
@@ -59,6 +61,7 @@ static const struct option options[] = {
     {"json", no_argument, NULL, 'j'},
     {"no-wait", no_argument, NULL, 'n'},
     {"timeout", required_argument, NULL, 't'},
+    {"repair", no_argument, NULL, 'R'},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -77,6 +80,7 @@ static void usage(FILE *stream) {
                 "  -0, --null            a NUL after each name in LIST, not a newline\n"
                 "  -n, --no-wait         do not wait until it is done\n"
                 "  -t, --timeout SECONDS how long to wait at most; 60 without it\n"
+                "  -R, --repair          remove what is damaged\n"
                 "  -j, --json            output for programs\n",
                 stream);
 }
@@ -135,6 +139,9 @@ static int take_option(struct stg_ctl *ctl, int letter, const char *argument) {
     case 'n':
         ctl->no_wait = true;
         break;
+    case 'R':
+        ctl->repair = true;
+        break;
     case 't':
         return take_timeout(ctl, argument);
     default:
@@ -147,7 +154,7 @@ static int take_option(struct stg_ctl *ctl, int letter, const char *argument) {
 static int read_options(const struct command *command, int argc, char **argv, struct stg_ctl *ctl) {
     int letter;
 
-    while ((letter = getopt_long(argc, argv, "rm:s:M:f:0jnt:h", options, NULL)) >= 0) {
+    while ((letter = getopt_long(argc, argv, "rm:s:M:f:0jnRt:h", options, NULL)) >= 0) {
         if (letter == 'h')
             return -1;
         if (letter == '?') /* said by getopt */

@@ -15,6 +15,7 @@
 #include "fs/record.h"
 #include "fs/staging.h"
 #include "fs/sync.h"
+#include "fs/tier.h"
 #include "fs/watch.h"
 #include "util/cleanup.h"
 
@@ -218,6 +219,32 @@ static int ask_predictor(struct stagefs_predict_request *request) {
     return 0;
 }
 
+static int ask_disk(struct stagefs_disk_request *request) {
+    struct stg_disk_view view;
+
+    if (!stg_tier_disk())
+        return -EOPNOTSUPP;
+    view = stg_disk_view(stg_tier_disk());
+    *request = (struct stagefs_disk_request){
+        .version = STAGEFS_PROTOCOL_VERSION,
+        .state = view.state == STG_DISK_OPEN   ? STAGEFS_DISK_OPEN
+                 : view.state == STG_DISK_FULL ? STAGEFS_DISK_FULL
+                                               : STAGEFS_DISK_FAILED,
+        .entries = view.entries,
+        .used_bytes = view.used_bytes,
+        .limit_bytes = view.limit_bytes,
+        .hits = view.hits,
+        .hit_bytes = view.hit_bytes,
+        .written = view.written,
+        .written_bytes = view.written_bytes,
+        .evicted = view.evicted,
+        .overrun = view.overrun,
+        .corrupt = view.corrupt,
+        .queued_bytes = view.queued_bytes,
+    };
+    return 0;
+}
+
 /* ---- profiles ---- */
 
 static int do_record(struct stagefs_record_request *request) {
@@ -371,6 +398,7 @@ union request {
     struct stagefs_predict_request predict;
     struct stagefs_record_request record;
     struct stagefs_replay_request replay;
+    struct stagefs_disk_request disk;
 };
 
 static int serve(struct stg_inode *inode, const struct stg_caller *caller, unsigned int command,
@@ -406,6 +434,8 @@ static int serve(struct stg_inode *inode, const struct stg_caller *caller, unsig
         return record(caller, &request->record);
     case STAGEFS_IOC_REPLAY:
         return replay(caller, &request->replay);
+    case STAGEFS_IOC_DISK:
+        return ask_disk(&request->disk);
     default:
         return -EINVAL;
     }

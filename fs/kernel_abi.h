@@ -57,6 +57,14 @@ static inline int stg_clone_mount(int fd, uint64_t set, uint64_t clear) {
     return (int)tree;
 }
 
+/* linux/fs.h, since 6.9: the UUID of the file system that a file is on. */
+#define STG_UUID_BYTES 16
+struct stg_fs_uuid {
+    uint8_t length;
+    uint8_t bytes[STG_UUID_BYTES];
+};
+#define STG_IOC_GET_FS_UUID _IOR(0x15, 0, struct stg_fs_uuid)
+
 #define STG_HANDLE_MAX_BYTES 128 /* MAX_HANDLE_SZ */
 
 /* struct file_handle with room for the largest handle. */

@@ -15,6 +15,7 @@
  *   iomode     how an inode's opens are served; backing and linger: the ids for that
  *   staging    which inode has which copy; keep: held for mappings; live: shared with writers;
  *              ranges: in pieces
+ *   tier       copies on disk, for the next mount
  *   predict    what is staged before it is asked for; predict_include, predict_sibling and
  *              predict_graph: how that is guessed
  *   coherence  how long the kernel may keep what; watch: the source's events; folders: the same by

@@ -3,13 +3,16 @@
 #include "fs/mounts.h"
 
 #include "fs/fs.h"
+#include "fs/kernel_abi.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
+#include "util/log.h"
 
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define TABLE "/proc/self/mountinfo"
 
@@ -35,22 +38,36 @@ struct entry {
     unsigned minor;
     const char *root;
     const char *point;
+    const char *type;
+    const char *device; /* or what else it is made of: "host:/folder" */
 };
 
 /* The fields of a line, which is cut up for it. */
 static bool parse(char *line, struct entry *ret_entry) {
     char *save = NULL;
     const char *field[5];
+    int numbers;
 
     for (int i = 0; i < 5; i++) {
         field[i] = strtok_r(i ? NULL : line, " ", &save);
         if (!field[i])
             return false;
     }
+    numbers = sscanf(field[2], "%u:%u", &ret_entry->major, &ret_entry->minor);
     ret_entry->id = atoi(field[0]); /* the kernel's own number */
     ret_entry->root = field[3];
     ret_entry->point = field[4];
-    return sscanf(field[2], "%u:%u", &ret_entry->major, &ret_entry->minor) == 2;
+    ret_entry->type = ret_entry->device = "";
+    do { /* optional ones, and a hyphen after them */
+        field[0] = strtok_r(NULL, " ", &save);
+    } while (field[0] && strcmp(field[0], "-"));
+    field[1] = field[0] ? strtok_r(NULL, " ", &save) : NULL;
+    field[2] = field[1] ? strtok_r(NULL, " \n", &save) : NULL;
+    if (field[2]) {
+        ret_entry->type = field[1];
+        ret_entry->device = field[2];
+    }
+    return numbers == 2;
 }
 
 /* Calls `visit` with each mount. False where the table cannot be read. */
@@ -136,4 +153,66 @@ int stg_mounts_minor(const char *path) {
     search->minor = -1;
     escape(path, search->point);
     return each(match, search) ? search->minor : -1;
+}
+
+/* ---- what the source is ---- */
+
+struct description {
+    uint64_t mount_id;
+    const char *path; /* escaped */
+    const char *uuid; /* of the file system; "": not known */
+    char *text;
+    size_t room;
+    bool found;
+};
+
+static void describe(const struct entry *entry, void *context) {
+    struct description *description = context;
+    const char *rest = description->path;
+    const char *which = *description->uuid ? description->uuid : entry->device;
+    size_t length = strlen(entry->point);
+    /* A name that any number of file systems may have says nothing: where it is must do. */
+    bool named = *description->uuid || strpbrk(which, "/:");
+
+    if ((uint64_t)entry->id != description->mount_id || description->found)
+        return;
+    if (strcmp(entry->point, "/") && !strncmp(rest, entry->point, length))
+        rest += length;
+    description->found =
+        snprintf(description->text, description->room, "%s %s %s%s%s%s", entry->type, which,
+                 strcmp(entry->root, "/") ? entry->root : "", *rest ? rest : "/",
+                 named ? "" : " on ", named ? "" : entry->point) < (int)description->room;
+}
+
+/* The file system's own name for itself, since Linux 6.9; "" where it has none. */
+static void read_uuid(int fd, char text[2 * STG_UUID_BYTES + 1]) {
+    stg_auto_fd int real = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct stg_fs_uuid uuid = {0};
+
+    *text = '\0';
+    if (real < 0 || ioctl(real, STG_IOC_GET_FS_UUID, &uuid))
+        return;
+    for (unsigned i = 0; i < uuid.length && i < STG_UUID_BYTES; i++)
+        (void)sprintf(text + 2 * i, "%02x", uuid.bytes[i]); /* fits */
+}
+
+int stg_mounts_describe(int fd, const char *path, char *text, size_t room) {
+    stg_auto_free char *line = malloc(PATH_MAX * 4);
+    char uuid[2 * STG_UUID_BYTES + 1];
+    struct description description = {.path = line, .uuid = uuid, .text = text, .room = room};
+    struct statx stx;
+
+    if (!line)
+        return -ENOMEM;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &stx))
+        return -errno;
+    escape(path, line);
+    read_uuid(fd, uuid);
+    description.mount_id = stx.stx_mnt_id;
+    if (each(describe, &description) && description.found)
+        return 0;
+    stg_error("source %s is not in the table of mounts, so what is kept of it on disk could not be "
+              "found again; leave out stage_dir=",
+              path);
+    return -ENOENT;
 }

@@ -7,6 +7,7 @@
 #define STG_FS_MOUNTS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /* Begins to follow what is mounted below the source. 0 or -errno. */
 int stg_mounts_open(void);
@@ -17,6 +18,12 @@ int stg_mounts_fd(void);
 
 /* Is something else mounted below the source than at the last call? By one thread at a time. */
 bool stg_mounts_changed(void);
+
+/*
+ * Describes what `fd` and `path` name, the same whenever it is mounted: the kind of file system,
+ * which it is, and the path in it. 0, or -errno after saying why it cannot be said.
+ */
+int stg_mounts_describe(int fd, const char *path, char *text, size_t room);
 
 /* The minor number of the device that is mounted on `path`; -1 where none is. */
 int stg_mounts_minor(const char *path);

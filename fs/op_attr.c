@@ -9,6 +9,7 @@
 #include "fs/live.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
+#include "fs/tier.h"
 #include "util/cleanup.h"
 
 #include <sys/statvfs.h>
@@ -273,6 +274,7 @@ static int change(fuse_req_t req, struct stg_inode *inode, int fd, const struct 
     if (!error && (to_set & ANY_TIME)) {
         fill_times(attr, to_set, times);
         error = utimensat(fd, "", times, AT_EMPTY_PATH) ? -errno : 0;
+        stg_tier_retimed(inode);
     }
     return error;
 }

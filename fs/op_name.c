@@ -17,6 +17,7 @@
 #include "fs/predict.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
+#include "fs/tier.h"
 #include "util/cleanup.h"
 
 #include <stdio.h>
@@ -115,6 +116,7 @@ void stg_op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t new_parent, const
     }
     if (!error) {
         stg_listing_outdate(stg_inode_of(new_parent));
+        stg_tier_renamed(stg_inode_of(new_parent), new_name);
         error = stg_lookup(stg_inode_of(new_parent), new_name, &inode, &stx);
     }
     if (error)
@@ -178,6 +180,9 @@ void stg_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
     /* A rename of one of two names of a file to the other does nothing, and both names stay. */
     if (!error && !(moved.inode && moved.inode == target.inode)) {
         stg_place_moving(); /* before the places: who has looked by the old name is late */
+        stg_tier_renamed(stg_inode_of(new_parent), new_name);
+        if (flags & RENAME_EXCHANGE)
+            stg_tier_renamed(stg_inode_of(parent), name);
         known_moved(&moved, stg_inode_of(new_parent), new_name);
         if (flags & RENAME_EXCHANGE)
             known_moved(&target, stg_inode_of(parent), name);

@@ -97,6 +97,11 @@ static const struct option_row rows[] = {
      "asked for"},
     {"profile", KIND_TEXT, FIELD(profile), 0, NULL, "FILE", NULL, NULL,
      "stage what that file has of a build that stagectl profile recorded"},
+    {"stage_dir", KIND_TEXT, FIELD(stage_dir), 0, NULL, "DIR", NULL, NULL,
+     "keep staged copies there, a directory of this mount's own on a local disk, for the next time "
+     "that the source is mounted"},
+    {"stage_size", KIND_BYTES, FIELD(stage_bytes), 0, NULL, "BYTES",
+     "8G, at most half of what is free", NULL, "the most that stage_dir may take"},
     {"workers", KIND_COUNT, FIELD(workers), 1, NULL, "N", "64", NULL,
      "how many threads may fetch files at once"},
     {"threads", KIND_COUNT, FIELD(threads), 1, NULL, "N", "10, or 64 for a remote source", NULL,
@@ -348,6 +353,7 @@ int stg_options_parse(int argc, char **argv, struct stg_options *ret_options) {
         .mem_bytes = STG_BYTES_DEFAULT,
         .cold_bytes = STG_BYTES_DEFAULT,
         .readahead_bytes = STG_BYTES_DEFAULT,
+        .stage_bytes = STG_BYTES_DEFAULT,
         .compress_level = STG_CODEC_LEVEL_DEFAULT,
         .predict = ~0U,
         .workers = 64,
@@ -380,7 +386,9 @@ void stg_options_fini(struct stg_options *options) {
     free(options->mountpoint);
     free(options->fsname);
     free(options->profile);
+    free(options->stage_dir);
     options->source = options->mountpoint = options->fsname = options->profile = NULL;
+    options->stage_dir = NULL;
 }
 
 static void print_words(FILE *stream, const char *separator) {

@@ -11,6 +11,7 @@
 #include "fs/predict_profile.h"
 #include "fs/readahead.h"
 #include "fs/serve.h"
+#include "fs/tier.h"
 #include "fs/volume.h"
 #include "fs/watch.h"
 #include "util/cleanup.h"
@@ -327,5 +328,7 @@ int stg_preflight(void) {
         error = check_staging();
     if (!error)
         error = check_profile();
+    if (!error) /* last: it may make a folder */
+        error = stg_tier_check();
     return error;
 }

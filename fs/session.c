@@ -22,6 +22,7 @@
 #include "fs/serve.h"
 #include "fs/staging.h"
 #include "fs/sync.h"
+#include "fs/tier.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 
@@ -278,6 +279,7 @@ int stg_session_run(void) {
 
     stg_creds_init();
     (void)umask(0);
+    stg_tier_start();
     error = stg_inode_init();
     if (!error)
         error = start_fdcache();
@@ -291,6 +293,7 @@ int stg_session_run(void) {
         error = mount_and_loop();
         fuse_session_destroy(stg_fs.session);
     }
+    stg_tier_stop();
     stg_op_dir_fini();
     stg_inode_fini();
     stg_fdcache_fini();

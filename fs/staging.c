@@ -18,6 +18,7 @@
 #include "fs/predict.h"
 #include "fs/ranges.h"
 #include "fs/readahead.h"
+#include "fs/tier.h"
 #include "util/clock.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
@@ -51,7 +52,7 @@ static _Atomic uint64_t hot_bytes;
 static _Atomic uint64_t cold_bytes;
 static _Atomic uint64_t pressure_events;
 
-/* ---- the source ---- */
+/* ---- looking ---- */
 
 static struct stg_identity identity_of(const struct statx *stx) {
     return (struct stg_identity){
@@ -62,6 +63,101 @@ static struct stg_identity identity_of(const struct statx *stx) {
         .ctime_ns = stx->stx_ctime.tv_sec * INT64_C(1000000000) + stx->stx_ctime.tv_nsec,
     };
 }
+
+/* The inode's object, referenced; NULL where it has none. */
+static struct stg_object *object_of(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    struct stg_object *object = NULL;
+
+    if (!inode->staged)
+        return NULL; /* most files of a local source, which cost no lock for that */
+    stg_lock_take(lock);
+    if (inode->staged->object) {
+        object = inode->staged->object;
+        stg_object_ref(cache, object);
+    }
+    stg_lock_drop(lock);
+    return object;
+}
+
+void stg_staging_unref(struct stg_object *object) { stg_object_unref(cache, object); }
+
+/* The source is seen to be `now`: is the copy still of that? One in use is made so. */
+static void compare(struct stg_object *object, const struct stg_identity *now) {
+    if (stg_object_validate(cache, object, now) && stg_object_state(cache, object) != STG_STALE)
+        return;
+    if (stg_object_state(cache, object) == STG_STALE)
+        (void)stg_object_refresh(cache, object, false); /* or with the next look */
+}
+
+void stg_staging_saw(struct stg_inode *inode, const struct statx *stx) {
+    struct stg_identity now;
+    struct stg_lock *lock;
+    struct stg_object *object;
+
+    if (!stg_inode_is_regular(inode))
+        return;
+    atomic_store_explicit(&inode->size_bytes, stx->stx_size, memory_order_relaxed);
+    if (!cache || !inode->staged)
+        return;
+    now = identity_of(stx);
+    lock = stg_inode_io_lock(inode);
+    stg_lock_take(lock);
+    inode->staged->looked_ns = stg_clock_monotonic_ns();
+    stg_lock_drop(lock);
+    stg_ranges_compare(inode, &now);
+    object = object_of(inode);
+    if (!object)
+        return;
+    compare(object, &now);
+    stg_object_unref(cache, object);
+}
+
+bool stg_staging_is_outdated(struct stg_inode *inode) {
+    struct stg_object *object;
+    bool outdated;
+
+    if (!cache || !stg_inode_is_regular(inode))
+        return false;
+    object = object_of(inode);
+    if (!object)
+        return false;
+    outdated = stg_object_state(cache, object) == STG_STALE;
+    stg_object_unref(cache, object);
+    return outdated;
+}
+
+static int look(struct stg_inode *inode) {
+    stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
+    struct statx stx;
+    int error = stg_inode_fd(inode, &lent);
+
+    if (error)
+        return error;
+    if (statx(lent.fd, "", AT_EMPTY_PATH, STG_STATX_MASK, &stx))
+        return -errno;
+    stg_staging_saw(inode, &stx);
+    return 0;
+}
+
+void stg_staging_recheck(struct stg_inode *inode) {
+    if (cache && inode->staged && stg_inode_is_regular(inode) && look(inode))
+        stg_staging_withdraw(inode); /* it is gone, or cannot be looked at */
+}
+
+/* Is it known well enough what the source is now? */
+static bool is_seen(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    bool seen;
+
+    stg_lock_take(lock);
+    seen = inode->staged && inode->staged->seen.ino &&
+           stg_clock_monotonic_ns() - inode->staged->looked_ns <= stg_coherence_recheck_ns(inode);
+    stg_lock_drop(lock);
+    return seen;
+}
+
+/* ---- the source ---- */
 
 static int source_open(void *context, void *key, bool again) {
     int fd = stg_ranges_source_fd(key);
@@ -147,6 +243,25 @@ static void source_content(void *context, void *key, const char *content, uint64
     stg_predict_content(key, content, bytes);
 }
 
+static int source_known(void *context, void *key, struct stg_identity *ret_identity) {
+    struct stg_inode *inode = key;
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    int error = is_seen(inode) ? 0 : look(inode);
+
+    (void)context;
+    if (error)
+        return error;
+    stg_lock_take(lock);
+    *ret_identity = inode->staged->seen;
+    stg_lock_drop(lock);
+    return ret_identity->ino ? 0 : -ENOENT; /* somebody changes it just now */
+}
+
+static bool source_lasting(void *context, void *key, char *path, bool *ret_numbers_last) {
+    (void)context;
+    return stg_tier_lasting(key, path, ret_numbers_last);
+}
+
 static const struct stg_source source = {
     .ops = &(const struct stg_source_ops){.open = source_open,
                                           .identify = source_identify,
@@ -157,6 +272,8 @@ static const struct stg_source source = {
                                           .release = source_release,
                                           .withdraw = source_withdraw,
                                           .press = source_press,
+                                          .known = source_known,
+                                          .lasting = source_lasting,
                                           .absent = source_absent},
 };
 
@@ -208,6 +325,7 @@ int stg_staging_start(void) {
         .settle_ns = (int64_t)(options->settle_s * 1e9),
         .compress_level = (int)options->compress_level,
         .workers = options->workers,
+        .disk = stg_tier_disk(),
     };
 
     int error;
@@ -251,89 +369,6 @@ void stg_staging_stop(void) {
     stg_cache_free(cache);
     cache = NULL;
     stg_reader_free(reader);
-}
-
-/* ---- looking ---- */
-
-/* The inode's object, referenced; NULL where it has none. */
-static struct stg_object *object_of(struct stg_inode *inode) {
-    struct stg_lock *lock = stg_inode_io_lock(inode);
-    struct stg_object *object = NULL;
-
-    if (!inode->staged)
-        return NULL; /* most files of a local source, which cost no lock for that */
-    stg_lock_take(lock);
-    if (inode->staged->object) {
-        object = inode->staged->object;
-        stg_object_ref(cache, object);
-    }
-    stg_lock_drop(lock);
-    return object;
-}
-
-void stg_staging_unref(struct stg_object *object) { stg_object_unref(cache, object); }
-
-/* The source is seen to be `now`: is the copy still of that? One in use is made so. */
-static void compare(struct stg_object *object, const struct stg_identity *now) {
-    if (stg_object_validate(cache, object, now) && stg_object_state(cache, object) != STG_STALE)
-        return;
-    if (stg_object_state(cache, object) == STG_STALE)
-        (void)stg_object_refresh(cache, object, false); /* or with the next look */
-}
-
-void stg_staging_saw(struct stg_inode *inode, const struct statx *stx) {
-    struct stg_identity now;
-    struct stg_lock *lock;
-    struct stg_object *object;
-
-    if (!stg_inode_is_regular(inode))
-        return;
-    atomic_store_explicit(&inode->size_bytes, stx->stx_size, memory_order_relaxed);
-    if (!cache || !inode->staged)
-        return;
-    now = identity_of(stx);
-    lock = stg_inode_io_lock(inode);
-    stg_lock_take(lock);
-    inode->staged->looked_ns = stg_clock_monotonic_ns();
-    stg_lock_drop(lock);
-    stg_ranges_compare(inode, &now);
-    object = object_of(inode);
-    if (!object)
-        return;
-    compare(object, &now);
-    stg_object_unref(cache, object);
-}
-
-bool stg_staging_is_outdated(struct stg_inode *inode) {
-    struct stg_object *object;
-    bool outdated;
-
-    if (!cache || !stg_inode_is_regular(inode))
-        return false;
-    object = object_of(inode);
-    if (!object)
-        return false;
-    outdated = stg_object_state(cache, object) == STG_STALE;
-    stg_object_unref(cache, object);
-    return outdated;
-}
-
-static int look(struct stg_inode *inode) {
-    stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
-    struct statx stx;
-    int error = stg_inode_fd(inode, &lent);
-
-    if (error)
-        return error;
-    if (statx(lent.fd, "", AT_EMPTY_PATH, STG_STATX_MASK, &stx))
-        return -errno;
-    stg_staging_saw(inode, &stx);
-    return 0;
-}
-
-void stg_staging_recheck(struct stg_inode *inode) {
-    if (cache && inode->staged && stg_inode_is_regular(inode) && look(inode))
-        stg_staging_withdraw(inode); /* it is gone, or cannot be looked at */
 }
 
 /* ---- deciding ---- */
@@ -503,18 +538,6 @@ static int want(struct stg_object *object, enum stg_priority priority, struct st
     if (result < 0)
         stg_object_unref(cache, object);
     return result;
-}
-
-/* Is it known well enough what the source is now? */
-static bool is_seen(struct stg_inode *inode) {
-    struct stg_lock *lock = stg_inode_io_lock(inode);
-    bool seen;
-
-    stg_lock_take(lock);
-    seen = inode->staged && inode->staged->seen.ino &&
-           stg_clock_monotonic_ns() - inode->staged->looked_ns <= stg_coherence_recheck_ns(inode);
-    stg_lock_drop(lock);
-    return seen;
 }
 
 /* Looks at the source where a copy was last compared too long ago. 0 or -errno. */

@@ -35,7 +35,10 @@ layer() { # LAYER ALLOWED-FOLDER...
 layer util util
 layer cache util cache
 layer fs util cache client fs
-layer client util client
+layer client util client cache
+# libstagefs is linked into other people's programs, and the cache is the daemon's.
+same "of the client only stagectl's doctor knows the cache" "client/ctl_doctor.c" \
+    "$(grep -lE '#[[:space:]]*include[[:space:]]*"cache/' client/*.[ch])"
 
 fuse_users() {
     local folder

@@ -62,10 +62,21 @@ static bool begin_open(fuse_req_t req, enum slow_operation operation) {
 
 static void proc_path(int fd, char path[32]) { (void)snprintf(path, 32, "/proc/self/fd/%d", fd); }
 
+static void show(struct stat *info) {
+    if (!slow_view.coarse)
+        return;
+    info->st_atim.tv_nsec = info->st_mtim.tv_nsec = 0;
+    info->st_ctim = info->st_mtim;
+}
+
 static int look_up(int parent_fd, const char *name, struct fuse_entry_param *ret_entry) {
+    int error;
+
     memset(ret_entry, 0, sizeof(*ret_entry));
     ret_entry->entry_timeout = ret_entry->attr_timeout = slow_view.timeout_s;
-    return slow_node_lookup(parent_fd, name, ret_entry);
+    error = slow_node_lookup(parent_fd, name, ret_entry);
+    show(&ret_entry->attr);
+    return error;
 }
 
 static void answer_entry(fuse_req_t req, int parent_fd, const char *name) {
@@ -81,10 +92,12 @@ static void answer_entry(fuse_req_t req, int parent_fd, const char *name) {
 static void answer_attr(fuse_req_t req, int fd) {
     struct stat info;
 
-    if (fstat(fd, &info))
+    if (fstat(fd, &info)) {
         answer(req, -errno);
-    else
-        (void)fuse_reply_attr(req, &info, slow_view.timeout_s);
+        return;
+    }
+    show(&info);
+    (void)fuse_reply_attr(req, &info, slow_view.timeout_s); /* whoever asked may be gone */
 }
 
 /* ---- names and attributes ---- */

@@ -12,6 +12,7 @@ struct slow_view {
     int keep;         /* content stays cached over an open */
     int noplus;       /* listings without attributes */
     int fold;         /* either case of a name is taken; names in the directory are in lower case */
+    int coarse;       /* times are whole seconds, and the mtime is the ctime, too: as with sftp */
     int ready_fd;     /* gets one byte when the mount answers, and is closed; or -1 */
 };
 extern struct slow_view slow_view;

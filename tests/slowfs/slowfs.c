@@ -15,6 +15,7 @@
  *                   a network client
  *   noplus          directories are listed without attributes
  *   fold            either case of a name is taken; the directory's own are in lower case
+ *   coarse          times are whole seconds, and there is no ctime but the mtime, as with sftp
  *   threads=N       operations at once (256)
  *   stats=FILE      JSON with the number of each operation, written at SIGUSR1, after SIGHUP, and
  *                   at the end
@@ -117,6 +118,7 @@ static const struct fuse_opt table[] = {
     OPTION("keep", view.keep),
     OPTION("noplus", view.noplus),
     OPTION("fold", view.fold),
+    OPTION("coarse", view.coarse),
     OPTION("threads=%u", threads),
     FUSE_OPT_END,
 };

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "fs/tier.h"
+
+#include "fs/kernel_abi.h"
+#include "fs/mounts.h"
+#include "fs/where.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+/* Where nobody says: so much, and not more than that part of what is free. */
+#define DEFAULT_BYTES (UINT64_C(8) << 30)
+#define DEFAULT_PART 2
+#define SOURCE_BYTES (PATH_MAX * 2 + 256)
+
+static struct stg_disk *disk; /* set before the threads are there, and cleared after them */
+
+struct stg_disk *stg_tier_disk(void) {
+    return disk;
+}
+
+/* ---- the folder ---- */
+
+/* The path with its last part, which need not be there, below a real folder. NULL with errno. */
+static char *resolve(const char *path, char **ret_above) {
+    stg_auto_free char *for_dir = strdup(path);
+    stg_auto_free char *for_base = strdup(path);
+    stg_auto_free char *above = NULL;
+    const char *base;
+    char *whole = realpath(path, NULL);
+
+    if (!for_dir || !for_base) {
+        free(whole);
+        errno = ENOMEM;
+        return NULL;
+    }
+    above = realpath(whole ? whole : dirname(for_dir), NULL);
+    base = basename(for_base);
+    if (!whole && above && asprintf(&whole, "%s/%s", strcmp(above, "/") ? above : "", base) < 0)
+        whole = NULL;
+    *ret_above = above;
+    if (whole)
+        above = NULL; /* the caller's */
+    else
+        *ret_above = NULL;
+    return whole;
+}
+
+static bool overlap(const char *a, const char *b) {
+    return stg_where_below(a, strcmp(b, "/") ? b : "") ||
+           stg_where_below(b, strcmp(a, "/") ? a : "");
+}
+
+static int check_place(const char *path, const char *above) {
+    const struct stg_options *options = &stg_fs.options;
+    stg_auto_fd int fd = open(above, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (overlap(path, options->source) || overlap(path, options->mountpoint)) {
+        stg_error("stage_dir=%s: it is in the source or the mount point, or holds them; give a "
+                  "directory elsewhere",
+                  path);
+        return -EINVAL;
+    }
+    if (stg_volume_is_remote(fd)) {
+        stg_error("stage_dir=%s: it is on another machine, or served by a program; give a "
+                  "directory on a local disk",
+                  path);
+        return -EREMOTE;
+    }
+    return 0;
+}
+
+static int decide_size(const char *above) {
+    struct stg_options *options = &stg_fs.options;
+    struct statvfs info;
+    uint64_t free_bytes;
+
+    if (options->stage_bytes != STG_BYTES_DEFAULT) {
+        if (options->stage_bytes >= STG_DISK_MIN_BYTES)
+            return 0;
+        stg_error("stage_size= is less than %ju; give more, or leave it out",
+                  (uintmax_t)STG_DISK_MIN_BYTES);
+        return -EINVAL;
+    }
+    options->stage_bytes = DEFAULT_BYTES;
+    if (statvfs(above, &info))
+        return 0;
+    free_bytes = (uint64_t)info.f_bavail * info.f_frsize / DEFAULT_PART;
+    if (options->stage_bytes > free_bytes)
+        options->stage_bytes = free_bytes > STG_DISK_MIN_BYTES ? free_bytes : STG_DISK_MIN_BYTES;
+    return 0;
+}
+
+int stg_tier_check(void) {
+    const struct stg_options *options = &stg_fs.options;
+    stg_auto_free char *source = malloc(SOURCE_BYTES);
+    stg_auto_free char *above = NULL;
+    stg_auto_free char *path = NULL;
+    int error;
+
+    if (!options->stage_dir && options->stage_bytes != STG_BYTES_DEFAULT) {
+        stg_error("stage_size= is the size of what stage_dir= names; add that, or leave it out");
+        return -EINVAL;
+    }
+    if (!options->stage_dir)
+        return 0;
+    if (options->stage == STG_MODE_NONE) {
+        stg_error("stage_dir= needs staging; leave out stage=none");
+        return -EINVAL;
+    }
+    path = resolve(options->stage_dir, &above);
+    if (!path || !source) {
+        error = -errno;
+        stg_error("stage_dir=%s: %s; name a directory in one that exists", options->stage_dir,
+                  strerror(-error));
+        return error;
+    }
+    error = check_place(path, above);
+    if (!error)
+        error = decide_size(above);
+    if (!error)
+        error = stg_mounts_describe(stg_fs.source_fd, stg_fs.options.source, source, SOURCE_BYTES);
+    return error ? error : stg_disk_claim(path, source, &disk);
+}
+
+void stg_tier_start(void) {
+    if (disk)
+        (void)stg_disk_start(disk, stg_fs.options.stage_bytes); /* it has said what is wrong */
+}
+
+void stg_tier_stop(void) {
+    stg_disk_stop(disk);
+    stg_disk_free(disk);
+    disk = NULL;
+}
+
+/* ---- names ---- */
+
+bool stg_tier_lasting(struct stg_inode *inode, char *path, bool *ret_numbers_last) {
+    if (inode->volume != stg_fs.root->volume)
+        return false;
+    *ret_numbers_last = inode->volume->handles;
+    if (!inode->volume->handles)
+        return stg_where(inode, path);
+    (void)snprintf(path, PATH_MAX, "/%jx", (uintmax_t)inode->ino); /* fits; no path begins so */
+    return true;
+}
+
+/* ---- changes ---- */
+
+static bool is_kept_by_path(const struct stg_inode *inode) {
+    return disk && !inode->volume->handles && inode->volume == stg_fs.root->volume;
+}
+
+void stg_tier_retimed(struct stg_inode *inode) {
+    char path[PATH_MAX];
+
+    if (is_kept_by_path(inode) && stg_inode_is_regular(inode) && stg_where(inode, path))
+        stg_disk_forget(disk, path, false);
+}
+
+void stg_tier_renamed(struct stg_inode *folder, const char *name) {
+    stg_auto_free char *whole = NULL;
+    char path[PATH_MAX];
+
+    if (is_kept_by_path(folder) && stg_where(folder, path) &&
+        asprintf(&whole, "%s%s%s", path, *path ? "/" : "", name) > 0)
+        stg_disk_forget(disk, whole, true);
+}
