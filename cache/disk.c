@@ -19,6 +19,12 @@
 #define MARKER "stagefs-stage"
 #define MARKER_NEW "stagefs-stage.new"
 #define LOCK_NAME "lock"
+#define FORGETTING "forgetting"
+/* Who has the folder may be about to end; who says that he ends is waited for for longer. */
+#define LOCK_PATIENCE_MS 2000
+#define LOCK_PATIENCE_AT_END_MS 30000
+#define LOCK_LOOK_MS 50
+#define ENDING "ending"
 #define DATA_LOCK_NAME "lock.mdb"
 #define TITLE "stagefs stage directory, format 1\n"
 #define SOURCE_WORD "source: "
@@ -118,23 +124,45 @@ static int check_owner(const struct stg_disk *disk) {
     return 0;
 }
 
+static bool is_locked_by_other(const struct stg_disk *disk) {
+    return flock(disk->lock_fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK;
+}
+
 static int lock_folder(struct stg_disk *disk) {
-    char holder[32] = "";
-    int error;
+    char holder[64] = "";
 
     disk->lock_fd =
         openat(disk->dir_fd, LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (disk->lock_fd >= 0 && !flock(disk->lock_fd, LOCK_EX | LOCK_NB))
-        return 0;
-    error = -errno;
-    if (error == -EWOULDBLOCK) {
-        (void)read_small(disk->dir_fd, LOCK_NAME, holder, sizeof(holder));
-        stg_error("stage directory %s is in use by process %d; give each mount its own", disk->path,
-                  atoi(holder));
-        return -EBUSY;
+    if (disk->lock_fd < 0) {
+        int error = -errno;
+
+        stg_error("stage directory %s: %s", disk->path, strerror(-error));
+        return error;
     }
-    stg_error("stage directory %s: %s", disk->path, strerror(-error));
-    return error;
+    for (unsigned waited_ms = 0; is_locked_by_other(disk); waited_ms += LOCK_LOOK_MS) {
+        (void)read_small(disk->dir_fd, LOCK_NAME, holder, sizeof(holder)); /* or as it was */
+        if (waited_ms >= (strstr(holder, ENDING) ? LOCK_PATIENCE_AT_END_MS : LOCK_PATIENCE_MS)) {
+            stg_error("stage directory %s is in use by process %d; give each mount its own",
+                      disk->path, atoi(holder));
+            return -EBUSY;
+        }
+        (void)usleep(LOCK_LOOK_MS * 1000); /* looked at again */
+    }
+    return 0;
+}
+
+/* Says who has the folder, to whoever finds it locked. */
+static void write_holder(struct stg_disk *disk, const char *state) {
+    char text[64];
+    int bytes = snprintf(text, sizeof(text), "%d %s\n", (int)getpid(), state);
+
+    if (pwrite(disk->lock_fd, text, (size_t)bytes, 0) != bytes || ftruncate(disk->lock_fd, bytes))
+        stg_debug("stage directory %s: who has it is not written down: %m", disk->path);
+}
+
+void stg_disk_ending(struct stg_disk *disk) {
+    if (disk)
+        write_holder(disk, ENDING);
 }
 
 static int write_marker(struct stg_disk *disk, const char *source) {
@@ -162,7 +190,8 @@ static int take(struct stg_disk *disk, const char *path, const char *source) {
         return error;
     }
     disk->path = realpath(path, NULL);
-    disk->dir_fd = disk->path ? open(disk->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    disk->dir_fd =
+        disk->path ? open(disk->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) : -1;
     if (disk->dir_fd < 0) {
         error = -errno;
         stg_error("stage directory %s: %s", path, strerror(-error));
@@ -176,6 +205,8 @@ static int take(struct stg_disk *disk, const char *path, const char *source) {
     free(disk->source);
     disk->source = NULL;
     error = lock_folder(disk);
+    if (!error)
+        write_holder(disk, "starting");
     if (!error) /* once more: now nobody makes one of it at the same time */
         error = check_marker(disk, source);
     if (!error)
@@ -185,14 +216,20 @@ static int take(struct stg_disk *disk, const char *path, const char *source) {
 
 int stg_disk_take(const char *path, const char *source, struct stg_disk **ret_disk) {
     struct stg_disk *disk = calloc(1, sizeof(*disk));
+    pthread_condattr_t by_monotonic;
     int error;
 
     if (!disk)
         return -ENOMEM;
     disk->dir_fd = disk->lock_fd = -1;
     stg_lock_init(&disk->lock, STG_RANK_QUEUE);
-    pthread_cond_init(&disk->filled, NULL);
-    pthread_cond_init(&disk->written, NULL);
+    stg_lock_init(&disk->idle_lock, STG_RANK_QUEUE);
+    stg_lock_init(&disk->mark_lock, STG_RANK_CACHE);
+    (void)pthread_condattr_init(&by_monotonic); /* these cannot fail with valid arguments */
+    (void)pthread_condattr_setclock(&by_monotonic, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&disk->filled, &by_monotonic);
+    (void)pthread_cond_init(&disk->written, NULL);
+    (void)pthread_condattr_destroy(&by_monotonic);
     error = take(disk, path, source);
     if (error) {
         stg_disk_free(disk);
@@ -221,6 +258,8 @@ void stg_disk_free(struct stg_disk *disk) {
     pthread_cond_destroy(&disk->filled);
     pthread_cond_destroy(&disk->written);
     stg_lock_fini(&disk->lock);
+    stg_lock_fini(&disk->idle_lock);
+    stg_lock_fini(&disk->mark_lock);
     free(disk);
 }
 
@@ -249,10 +288,13 @@ static void abandon(void *what) {
 void stg_disk_fail(struct stg_disk *disk, int error) {
     if (atomic_exchange(&disk->state, STG_DISK_FAILED) != STG_DISK_FAILED)
         stg_warning("stage directory %s: %s; going on without it", disk->path,
-                    error == STG_DISK_GONE ? "it could not be written" : mdb_strerror(error));
-    if (error == STG_DISK_GONE || stg_disk_is_damage(error))
-        disk->is_suspect = true;
+                    error == STG_DISK_GONE      ? "it could not be written"
+                    : error == STG_DISK_UNNAMED ? "what was changed could not be found in it"
+                                                : mdb_strerror(error));
+    stg_disk_erase(disk); /* who has it open keeps it */
 }
+
+void stg_disk_give_up(struct stg_disk *disk) { stg_disk_fail(disk, STG_DISK_UNNAMED); }
 
 bool stg_disk_is_damage(int error) {
     switch (error) {
@@ -269,9 +311,25 @@ bool stg_disk_is_damage(int error) {
 }
 
 void stg_disk_erase(struct stg_disk *disk) {
-    (void)unlinkat(disk->dir_fd, STG_DISK_DATA,
-                   0); /* what cannot be removed, opening it will tell */
+    /* What cannot be removed, opening it will tell. */
+    (void)unlinkat(disk->dir_fd, STG_DISK_DATA, 0);
     (void)unlinkat(disk->dir_fd, DATA_LOCK_NAME, 0);
+    (void)unlinkat(disk->dir_fd, FORGETTING, 0);
+}
+
+int stg_disk_mark(struct stg_disk *disk) {
+    stg_auto_fd int fd =
+        openat(disk->dir_fd, FORGETTING, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+    return fd < 0 || fsync(disk->dir_fd) ? -errno : 0;
+}
+
+void stg_disk_unmark(struct stg_disk *disk) {
+    (void)unlinkat(disk->dir_fd, FORGETTING, 0); /* or the next mount begins anew */
+}
+
+bool stg_disk_has_mark(const struct stg_disk *disk) {
+    return !faccessat(disk->dir_fd, FORGETTING, F_OK, AT_SYMLINK_NOFOLLOW);
 }
 
 static void on_assert(MDB_env *env, const char *message) {
@@ -303,15 +361,19 @@ static int open_tables(struct stg_disk *disk, unsigned flags) {
 struct opening {
     struct stg_disk *disk;
     uint64_t map_bytes;
+    bool to_change;
     int error;
 };
 
 static void open_guarded(void *argument) {
     struct opening *opening = argument;
     struct stg_disk *disk = opening->disk;
-    unsigned flags = MDB_NOTLS | (opening->map_bytes ? 0 : MDB_RDONLY);
+    unsigned flags = opening->to_change ? 0 : MDB_RDONLY;
+    char path[64];
     int error = mdb_env_create(&disk->env);
 
+    /* The folder that was looked at, and not what has its name by now. */
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", disk->dir_fd); /* fits */
     if (!error && opening->map_bytes)
         error = mdb_env_set_mapsize(disk->env, opening->map_bytes);
     if (!error)
@@ -322,14 +384,14 @@ static void open_guarded(void *argument) {
         error = mdb_env_set_assert(disk->env, on_assert);
     /* Readers have a place of their own each, and not each thread that ever read. */
     if (!error)
-        error = mdb_env_open(disk->env, disk->path, flags, 0600);
+        error = mdb_env_open(disk->env, path, MDB_NOTLS | flags, 0600);
     if (!error)
-        error = open_tables(disk, opening->map_bytes ? 0 : MDB_RDONLY);
+        error = open_tables(disk, flags);
     opening->error = error;
 }
 
-int stg_disk_open(struct stg_disk *disk, uint64_t map_bytes) {
-    struct opening opening = {.disk = disk, .map_bytes = map_bytes};
+int stg_disk_open(struct stg_disk *disk, uint64_t map_bytes, bool to_change) {
+    struct opening opening = {.disk = disk, .map_bytes = map_bytes, .to_change = to_change};
 
     stg_guard_install();
     if (!stg_guard_run(open_guarded, &opening)) {
@@ -342,6 +404,15 @@ int stg_disk_open(struct stg_disk *disk, uint64_t map_bytes) {
         disk->env = NULL;
     }
     return opening.error;
+}
+
+uint64_t stg_disk_bytes_in(const char *path) {
+    stg_auto_free char *data = NULL;
+    struct stat info;
+
+    if (asprintf(&data, "%s/%s", path, STG_DISK_DATA) < 0)
+        return 0;
+    return stat(data, &info) ? 0 : (uint64_t)info.st_size + BESIDES_BYTES;
 }
 
 /* Is what is there more than it may be? */
@@ -358,6 +429,10 @@ static int start_or_begin_anew(struct stg_disk *disk, struct stg_disk_answer *re
     if (is_too_large(disk, disk->map_bytes)) {
         stg_info("stage directory %s has more than it may take now, and is begun anew", disk->path);
         stg_disk_erase(disk);
+    } else if (stg_disk_has_mark(disk)) {
+        stg_info("stage directory %s was left while changes were made, and is begun anew",
+                 disk->path);
+        stg_disk_erase(disk);
     }
     error = stg_disk_child_start(disk, ret_answer);
     if (!stg_disk_is_damage(error))
@@ -365,7 +440,6 @@ static int start_or_begin_anew(struct stg_disk *disk, struct stg_disk_answer *re
     stg_warning("stage directory %s is damaged (%s), and is begun anew", disk->path,
                 mdb_strerror(error));
     stg_disk_erase(disk);
-    disk->is_suspect = false;
     return stg_disk_child_start(disk, ret_answer);
 }
 
@@ -378,13 +452,12 @@ int stg_disk_start(struct stg_disk *disk, uint64_t size_bytes) {
     disk->limit_bytes = disk->map_bytes / 16 * 12;
     error = start_or_begin_anew(disk, &answer);
     if (!error)
-        error = stg_disk_open(disk, 0);
+        error = stg_disk_open(disk, disk->map_bytes, false);
     if (error) {
         stg_disk_fail(disk, error);
         return error < 0 ? -EIO : -error;
     }
-    if (ftruncate(disk->lock_fd, 0) || dprintf(disk->lock_fd, "%d\n", (int)getpid()) < 0)
-        stg_debug("stage directory %s: who has it is not written down: %m", disk->path);
+    write_holder(disk, "running");
     error = pthread_create(&disk->thread, NULL, stg_disk_hand_over, disk);
     if (error) {
         stg_disk_fail(disk, error);
@@ -393,6 +466,56 @@ int stg_disk_start(struct stg_disk *disk, uint64_t size_bytes) {
     disk->running = true;
     atomic_store(&disk->is_open, true);
     return 0;
+}
+
+/* One that was ended, to be used again: making one takes memory, and a lock in the store's file. */
+static MDB_txn *take_idle(struct stg_disk *disk) {
+    MDB_txn *txn = NULL;
+
+    stg_lock_take(&disk->idle_lock);
+    if (disk->idle_count)
+        txn = disk->idle[--disk->idle_count];
+    stg_lock_drop(&disk->idle_lock);
+    return txn;
+}
+
+/* Begins to read, in `*txn` where there is one already. 0, or an error of LMDB's. */
+static int begin_reading(struct stg_disk *disk, MDB_txn **txn) {
+    return *txn ? mdb_txn_renew(*txn) : mdb_txn_begin(disk->env, NULL, MDB_RDONLY, txn);
+}
+
+/* Keeps what was read with for the next time. */
+static void give_idle(struct stg_disk *disk, MDB_txn *txn) {
+    bool kept;
+
+    if (!txn)
+        return;
+    mdb_txn_reset(txn);
+    stg_lock_take(&disk->idle_lock);
+    kept = disk->idle_count < STG_DISK_IDLE_MAX;
+    if (kept)
+        disk->idle[disk->idle_count++] = txn;
+    stg_lock_drop(&disk->idle_lock);
+    if (!kept)
+        mdb_txn_abort(txn);
+}
+
+/* Nobody reads any more. */
+static void close_store(struct stg_disk *disk) {
+    bool failed = atomic_load(&disk->state) == STG_DISK_FAILED;
+    MDB_txn *txn;
+
+    while ((txn = take_idle(disk))) {
+        if (failed)
+            abandon(txn);
+        else
+            mdb_txn_abort(txn);
+    }
+    if (failed)
+        abandon(disk->env);
+    else if (disk->env)
+        mdb_env_close(disk->env);
+    disk->env = NULL;
 }
 
 void stg_disk_stop(struct stg_disk *disk) {
@@ -408,13 +531,7 @@ void stg_disk_stop(struct stg_disk *disk) {
         disk->running = false;
     }
     stg_disk_child_stop(disk);
-    if (disk->env && atomic_load(&disk->state) == STG_DISK_FAILED)
-        abandon(disk->env);
-    else if (disk->env)
-        mdb_env_close(disk->env);
-    disk->env = NULL;
-    if (disk->is_suspect)
-        stg_disk_erase(disk);
+    close_store(disk);
 }
 
 /* ---- reading ---- */
@@ -433,14 +550,31 @@ static void read_guarded(void *argument) {
     MDB_val key = {reading->key->bytes, (void *)reading->key->text};
     MDB_val value;
 
-    reading->error = mdb_txn_begin(reading->disk->env, NULL, MDB_RDONLY, &reading->txn);
+    reading->error = begin_reading(reading->disk, &reading->txn);
     if (reading->error)
         return;
     reading->error = mdb_get(reading->txn, reading->disk->copies, &key, &value);
     if (!reading->error)
         reading->error = stg_disk_entry_read(&value, &reading->name->now, reading->name->bytes,
                                              &reading->content);
-    mdb_txn_abort(reading->txn);
+}
+
+/* Why there is none. */
+static void note_miss(struct stg_disk *disk, const char *path, int error) {
+    switch (error) {
+    case MDB_NOTFOUND:
+    case -ENOENT: /* another version */
+    case -ENOMEM:
+    case ENOMEM:
+    case MDB_READERS_FULL:
+        return;
+    case -EBADMSG:
+        atomic_fetch_add(&disk->corrupt, 1);
+        stg_disk_forget(disk, path, false);
+        return;
+    default:
+        stg_disk_fail(disk, error);
+    }
 }
 
 char *stg_disk_get(struct stg_disk *disk, const struct stg_disk_name *name) {
@@ -450,12 +584,14 @@ char *stg_disk_get(struct stg_disk *disk, const struct stg_disk_name *name) {
     if (!stg_disk_is_usable(disk) || !name->bytes || !stg_disk_key_make(name, &key) ||
         stg_disk_is_forgotten(disk, name->path))
         return NULL;
+    reading.txn = take_idle(disk);
     if (!stg_guard_run(read_guarded, &reading)) {
         free(reading.content);
         abandon(reading.txn);
         stg_disk_fail(disk, MDB_CORRUPTED);
         return NULL;
     }
+    give_idle(disk, reading.txn);
     if (!reading.error) {
         atomic_fetch_add(&disk->hits, 1);
         atomic_fetch_add(&disk->hit_bytes, name->bytes);
@@ -463,13 +599,78 @@ char *stg_disk_get(struct stg_disk *disk, const struct stg_disk_name *name) {
         return reading.content;
     }
     free(reading.content);
-    if (reading.error == -EBADMSG) {
-        atomic_fetch_add(&disk->corrupt, 1);
-        stg_disk_forget(disk, name->path, false);
-    } else if (stg_disk_is_damage(reading.error) || reading.error == EIO) {
-        stg_disk_fail(disk, reading.error);
-    }
+    note_miss(disk, name->path, reading.error);
     return NULL;
+}
+
+/* ---- folders ---- */
+
+struct walking {
+    struct stg_disk *disk;
+    void (*visit)(const char *folder, void *context);
+    void *context;
+    MDB_txn *txn;
+    char folder[STG_DISK_KEY_MAX_BYTES]; /* the last one */
+    /* The lengths of the paths, in its own, of those that were visited: of it, and above it. */
+    size_t visited[STG_DISK_KEY_MAX_BYTES];
+    size_t count;
+};
+
+static bool is_above(const char *folder, size_t length, const char *other) {
+    return !length || (!strncmp(folder, other, length) && (!other[length] || other[length] == '/'));
+}
+
+/* Visits the folder of the key, unless that was done: all that is below a folder is one stretch. */
+static void visit_folder(struct walking *walking, const MDB_val *key) {
+    const char *path = key->mv_data;
+    const char *slash = memrchr(path, '/', strnlen(path, key->mv_size));
+    char folder[STG_DISK_KEY_MAX_BYTES];
+    size_t length = slash ? (size_t)(slash - path) : 0;
+
+    if (key->mv_size > STG_DISK_KEY_MAX_BYTES || *path == '/')
+        return;
+    memcpy(folder, path, length);
+    folder[length] = '\0';
+    while (walking->count &&
+           !is_above(walking->folder, walking->visited[walking->count - 1], folder))
+        walking->count--;
+    memcpy(walking->folder, folder, length + 1);
+    if (walking->count && walking->visited[walking->count - 1] == length)
+        return;
+    walking->visited[walking->count++] = length; /* each is longer than the one before */
+    walking->visit(walking->folder, walking->context);
+}
+
+static void walk_guarded(void *argument) {
+    struct walking *walking = argument;
+    MDB_cursor *cursor;
+    MDB_val key;
+
+    if (begin_reading(walking->disk, &walking->txn))
+        return;
+    if (!mdb_cursor_open(walking->txn, walking->disk->places, &cursor)) {
+        while (!mdb_cursor_get(cursor, &key, NULL, MDB_NEXT))
+            visit_folder(walking, &key);
+        mdb_cursor_close(cursor);
+    }
+}
+
+void stg_disk_each_folder(struct stg_disk *disk, void (*visit)(const char *folder, void *context),
+                          void *context) {
+    stg_auto_free struct walking *walking = calloc(1, sizeof(*walking));
+
+    if (!walking || !stg_disk_is_usable(disk))
+        return;
+    walking->disk = disk;
+    walking->visit = visit;
+    walking->context = context;
+    walking->txn = take_idle(disk);
+    if (stg_guard_run(walk_guarded, walking)) {
+        give_idle(disk, walking->txn);
+    } else {
+        abandon(walking->txn);
+        stg_disk_fail(disk, MDB_CORRUPTED);
+    }
 }
 
 struct stg_disk_view stg_disk_view(struct stg_disk *disk) {

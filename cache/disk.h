@@ -43,11 +43,15 @@ struct stg_disk_name {
 /* The least that a store can be. */
 #define STG_DISK_MIN_BYTES (UINT64_C(4) << 20)
 
+/* What the store in the folder takes now, with what lies beside it; 0 where there is none. */
+uint64_t stg_disk_bytes_in(const char *path);
+
 /*
  * Takes the folder `path`, which is made where it is absent, for the source that `source` describes
  * in a line. Says what is wrong with it and what to do: -EINVAL, it holds something else, or the
  * copies of another source; -EPERM, it is another user's, or others may write to it; -EBUSY,
- * another process has it; or -errno. Nothing was changed then.
+ * another process has it, and keeps it (one that ends is waited for); or -errno. Nothing was
+ * changed then.
  */
 int stg_disk_claim(const char *path, const char *source, struct stg_disk **ret_disk);
 
@@ -60,7 +64,10 @@ int stg_disk_claim(const char *path, const char *source, struct stg_disk **ret_d
  */
 int stg_disk_start(struct stg_disk *disk, uint64_t size_bytes);
 
-/* Writes what is queued, and closes the store. */
+/* The mount ends: who wants the folder next waits for that. */
+void stg_disk_ending(struct stg_disk *disk);
+
+/* Writes what is queued, as far as that does not take long, and closes the store. */
 void stg_disk_stop(struct stg_disk *disk);
 
 /* Gives the folder back; after stg_disk_stop(). NULL is fine. */
@@ -69,17 +76,32 @@ void stg_disk_free(struct stg_disk *disk);
 /* The content of `name`, which the caller frees; NULL where there is none. May read the disk. */
 char *stg_disk_get(struct stg_disk *disk, const struct stg_disk_name *name);
 
-/*
- * Has the content kept, which is taken over. Does not wait: `name` is copied, and what cannot be
- * queued is dropped.
- */
-void stg_disk_put(struct stg_disk *disk, const struct stg_disk_name *name, char *content);
+/* How much was forgotten so far: to be asked before something is fetched that is to be kept. */
+uint64_t stg_disk_forgotten(struct stg_disk *disk);
 
 /*
- * Nothing of the file `path` is given any more, nor of what is below it where it is a folder. For a
- * change that its identity might not show.
+ * Has the content kept, which is taken over. Does not wait: `name` is copied, and what cannot be
+ * queued is dropped; so is what was forgotten since stg_disk_forgotten() gave `forgotten`.
+ */
+void stg_disk_put(struct stg_disk *disk, const struct stg_disk_name *name, char *content,
+                  uint64_t forgotten);
+
+/*
+ * Nothing of the file `path` is given any more, nor (`with_below`) of what is below it, not by
+ * another process after this one was killed, either: that the store has to be changed is on the
+ * disk when this returns. For a change that an identity might not show.
  */
 void stg_disk_forget(struct stg_disk *disk, const char *path, bool with_below);
+
+/*
+ * Calls `visit` with the path of each folder that files are kept of, "" for the top, in the order
+ * of paths. Not for names that are no paths. Reads the disk; what is not to be read is left out.
+ */
+void stg_disk_each_folder(struct stg_disk *disk, void (*visit)(const char *folder, void *context),
+                          void *context);
+
+/* What was changed cannot be named: nothing is given any more, to nobody. */
+void stg_disk_give_up(struct stg_disk *disk);
 
 /* Waits until what was queued before is on the disk, or lost. */
 void stg_disk_flush(struct stg_disk *disk);
@@ -114,6 +136,7 @@ struct stg_disk_report {
     uint64_t bytes;   /* of content */
     uint64_t damaged; /* entries that do not say what they said */
     bool unreadable;  /* the store as a whole */
+    bool unfinished;  /* something was still to be forgotten: the next mount begins anew */
     bool repaired;
 };
 

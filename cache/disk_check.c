@@ -11,9 +11,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* What taking damaged entries out may need besides what is there. */
-#define ROOM_BYTES (UINT64_C(64) << 20)
-
 struct checking {
     struct stg_disk *disk;
     struct stg_disk_report *report;
@@ -39,31 +36,71 @@ static bool is_whole(const MDB_val *key, const MDB_val *value) {
     return !error;
 }
 
+/* Is it where it should be in the order in which entries go? 0, or an error of LMDB's. */
+static int check_place(struct checking *checking, MDB_txn *txn, const MDB_val *key) {
+    MDB_val wanted = *key;
+    MDB_val order;
+    MDB_val value;
+    MDB_val named;
+    enum stg_disk_class class;
+    uint64_t number;
+    uint64_t cost;
+    int error = mdb_get(txn, checking->disk->places, &wanted, &order);
+
+    if (!error && !stg_disk_parse_order(&order, &class, &number))
+        error = MDB_CORRUPTED;
+    if (!error)
+        error = mdb_get(txn, checking->disk->order, &order, &value);
+    if (!error && (!stg_disk_parse_cost(&value, &cost, &named) || named.mv_size != key->mv_size ||
+                   memcmp(named.mv_data, key->mv_data, key->mv_size) != 0))
+        error = MDB_CORRUPTED;
+    return error == MDB_NOTFOUND ? MDB_CORRUPTED : error;
+}
+
+/* The tables are to have the same entries. */
+static int check_counts(struct checking *checking, MDB_txn *txn) {
+    MDB_stat copies;
+    MDB_stat order;
+    MDB_stat places;
+    int error = mdb_stat(txn, checking->disk->copies, &copies);
+
+    if (!error)
+        error = mdb_stat(txn, checking->disk->order, &order);
+    if (!error)
+        error = mdb_stat(txn, checking->disk->places, &places);
+    if (!error && (copies.ms_entries != order.ms_entries || copies.ms_entries != places.ms_entries))
+        error = MDB_CORRUPTED;
+    return error;
+}
+
 /* Looks at one entry, and removes it where it is damaged and that is asked for. */
 static int check_entry(struct checking *checking, MDB_txn *txn, const MDB_val *key,
                        const MDB_val *value) {
     struct stg_disk_totals totals = {0};
     struct stg_disk_key copy;
-    MDB_val copied = {0, copy.text};
-    MDB_val place;
-    int error = mdb_get(txn, checking->disk->places, (MDB_val *)key, &place);
+    int error = check_place(checking, txn, key);
 
-    if (error && error != MDB_NOTFOUND)
+    if (error)
         return error;
-    if (!error && is_whole(key, value)) {
+    if (is_whole(key, value)) {
         checking->report->entries++;
         checking->report->bytes += bytes_of(key);
         return 0;
     }
     checking->report->damaged++;
-    if (!checking->repair || key->mv_size > sizeof(copy.text))
+    if (!checking->repair)
         return 0;
-    copied.mv_size = key->mv_size;
+    copy.bytes = key->mv_size; /* which check_all() has measured */
     memcpy(copy.text, key->mv_data, key->mv_size);
-    error = stg_disk_remove(checking->disk, txn, &totals, copied);
-    if (!error)
-        error = mdb_del(txn, checking->disk->copies, &copied, NULL);
-    return error == MDB_NOTFOUND ? 0 : error;
+    return stg_disk_remove(checking->disk, txn, &totals, (MDB_val){copy.bytes, copy.text});
+}
+
+/* A damaged tree may go in a circle. */
+static bool is_after(const MDB_val *key, const struct stg_disk_key *last) {
+    size_t common = key->mv_size < last->bytes ? key->mv_size : last->bytes;
+    int order = memcmp(key->mv_data, last->text, common);
+
+    return order > 0 || (!order && key->mv_size > last->bytes);
 }
 
 /* Each entry by its key, so that one may go meanwhile. */
@@ -83,7 +120,7 @@ static int check_all(struct checking *checking, MDB_txn *txn) {
         if (!error && last.bytes && key.mv_size == last.bytes &&
             !memcmp(key.mv_data, last.text, last.bytes))
             error = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
-        if (!error && (!key.mv_size || key.mv_size > sizeof(last.text)))
+        if (!error && (!key.mv_size || key.mv_size > sizeof(last.text) || !is_after(&key, &last)))
             error = MDB_CORRUPTED;
         if (!error) {
             last.bytes = key.mv_size;
@@ -101,7 +138,9 @@ static void check_guarded(void *argument) {
     int error = mdb_txn_begin(checking->disk->env, NULL, checking->repair ? 0 : MDB_RDONLY, &txn);
 
     if (!error) {
-        error = check_all(checking, txn);
+        error = check_counts(checking, txn);
+        if (!error)
+            error = check_all(checking, txn);
         if (!error && checking->repair && checking->report->damaged)
             error = mdb_txn_commit(txn);
         else
@@ -114,7 +153,7 @@ static void check_guarded(void *argument) {
 static void check_store(void *argument, void *answer) {
     struct checking *checking = argument;
     struct stg_disk *disk = checking->disk;
-    int error = stg_disk_open(disk, disk->map_bytes);
+    int error = stg_disk_open(disk, 0, checking->repair);
 
     checking->report = answer;
     if (!error && !stg_guard_run(check_guarded, checking))
@@ -139,10 +178,10 @@ int stg_disk_check(const char *path, bool repair, struct stg_disk_report *ret_re
     checking.disk = disk;
     /* One that no mount has begun has nothing, and is in order. */
     if (!fstatat(disk->dir_fd, STG_DISK_DATA, &info, AT_SYMLINK_NOFOLLOW)) {
-        disk->map_bytes = (uint64_t)info.st_size + ROOM_BYTES;
-        if (!stg_disk_child_run(check_store, &checking, ret_report, sizeof(*ret_report)))
+        if (!stg_disk_child_run(disk, check_store, &checking, ret_report, sizeof(*ret_report)))
             ret_report->unreadable = true;
-        if (ret_report->unreadable && repair)
+        ret_report->unfinished = stg_disk_has_mark(disk);
+        if (repair && (ret_report->unreadable || ret_report->unfinished))
             stg_disk_erase(disk);
         ret_report->repaired = repair && (ret_report->unreadable || ret_report->damaged);
     }

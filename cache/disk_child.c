@@ -16,11 +16,18 @@
 #include <sys/statvfs.h>
 #include <sys/wait.h>
 
-/* A disk that takes longer than that for one batch has failed; and once the mount ends. */
+/* A disk that takes longer than that for one batch has failed; for a start; and once all ends. */
 #define PATIENCE_MS 120000
-#define PATIENCE_AT_END_MS 5000
-#define LOOK_MS 500
+#define PATIENCE_AT_START_MS 15000
+#define PATIENCE_AT_END_MS 15000
+/* One that was killed, and is still there after that, is left. */
+#define PATIENCE_KILLED_MS 3000
+#define LOOK_MS 200
+#define PAUSE_MS 5
+/* What the process that writes has open. */
 #define CHILD_FD 3
+#define FOLDER_FD 4
+#define FREE_FD 16
 
 /* ---- the socket ---- */
 
@@ -65,20 +72,55 @@ static bool is_stopping(struct stg_disk *disk) {
     return stopping;
 }
 
-/* An answer of the other process, unless it does not come. */
-static bool await_answer(struct stg_disk *disk, struct stg_disk_answer *ret_answer) {
-    struct pollfd ready = {.fd = disk->child_fd, .events = POLLIN};
-    unsigned waited_ms = 0;
-    unsigned at_end_ms = 0;
-    int count;
+/* How long somebody has been waited for, and may be. */
+struct patience {
+    struct stg_disk *disk;
+    unsigned left_ms;
+    unsigned left_at_end_ms;
+};
 
-    do {
-        count = poll(&ready, 1, LOOK_MS);
-        waited_ms += LOOK_MS;
-        at_end_ms += is_stopping(disk) ? LOOK_MS : 0;
-    } while (count <= 0 && (count == 0 || errno == EINTR) && waited_ms < PATIENCE_MS &&
-             at_end_ms < PATIENCE_AT_END_MS);
-    return count > 0 && receive_all(disk->child_fd, ret_answer, sizeof(*ret_answer));
+/* Waits until the other process can be heard, or spoken to. False where that takes too long. */
+static bool await(struct patience *patience, short events) {
+    struct pollfd ready = {.fd = patience->disk->child_fd, .events = events};
+
+    for (;;) {
+        int count = poll(&ready, 1, LOOK_MS);
+
+        if (count > 0)
+            return true; /* or it is gone, as the next call finds */
+        if (count < 0 && errno != EINTR)
+            return false;
+        if (patience->left_ms < LOOK_MS || patience->left_at_end_ms < LOOK_MS)
+            return false;
+        patience->left_ms -= LOOK_MS;
+        patience->left_at_end_ms -= is_stopping(patience->disk) ? LOOK_MS : 0;
+    }
+}
+
+/* An answer of the other process, unless it does not come. */
+static bool await_answer(struct patience *patience, struct stg_disk_answer *ret_answer) {
+    return await(patience, POLLIN) &&
+           receive_all(patience->disk->child_fd, ret_answer, sizeof(*ret_answer));
+}
+
+/* As send_all(), to one who may not listen. */
+static bool send_to(struct patience *patience, const void *bytes, size_t count) {
+    const char *at = bytes;
+
+    while (count) {
+        ssize_t sent;
+
+        if (!await(patience, POLLOUT))
+            return false;
+        sent = send(patience->disk->child_fd, at, count, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0 && (errno == EINTR || errno == EAGAIN))
+            continue;
+        if (sent <= 0)
+            return false;
+        at += sent;
+        count -= (size_t)sent;
+    }
+    return true;
 }
 
 /* What goes before the content of each item. */
@@ -91,7 +133,7 @@ struct item {
     size_t key_bytes;
 };
 
-static bool send_batch(int fd, const struct stg_disk_work *batch) {
+static bool send_batch(struct patience *patience, const struct stg_disk_work *batch) {
     bool sent = true;
 
     for (; sent && batch; batch = batch->next) {
@@ -102,9 +144,9 @@ static bool send_batch(int fd, const struct stg_disk_work *batch) {
                             .content_bytes = batch->content_bytes,
                             .key_bytes = batch->key.bytes};
 
-        sent = send_all(fd, &item, sizeof(item)) &&
-               send_all(fd, batch->key.text, batch->key.bytes) &&
-               (!batch->content_bytes || send_all(fd, batch->content, batch->content_bytes));
+        sent = send_to(patience, &item, sizeof(item)) &&
+               send_to(patience, batch->key.text, batch->key.bytes) &&
+               (!batch->content_bytes || send_to(patience, batch->content, batch->content_bytes));
     }
     return sent;
 }
@@ -148,15 +190,21 @@ static struct stg_disk_work *receive_batch(int fd) {
 
 /* ---- in the process that writes ---- */
 
-/* Keeps the socket alone, and is not ended by what is meant for the daemon. */
-static void settle_in(int fd) {
+/* Keeps the socket and the folder alone, and is not ended by what is meant for the daemon. */
+static void settle_in(struct stg_disk *disk, int fd) {
     int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int kept = fcntl(fd, F_DUPFD, FREE_FD);
+    int folder = fcntl(disk->dir_fd, F_DUPFD, FREE_FD);
 
     for (int i = 0; i < 3; i++)
         (void)dup2(nothing, i); /* where that fails, messages go where they are not looked for */
-    if (fd != CHILD_FD)
-        (void)dup2(fd, CHILD_FD);
-    (void)close_range(CHILD_FD + 1, UINT_MAX, 0); /* what stays open is not used */
+    /* What these do not get is missed at the first use. */
+    (void)dup2(kept, CHILD_FD);
+    (void)dup2(folder, FOLDER_FD);
+    (void)close_range(FOLDER_FD + 1, UINT_MAX, 0); /* what stays open is not used */
+    disk->dir_fd = FOLDER_FD;
+    disk->lock_fd = -1;
+    (void)!chdir("/"); /* or it keeps a file system busy that it was started in */
     (void)signal(SIGINT, SIG_IGN);
     (void)signal(SIGTERM, SIG_IGN);
     (void)signal(SIGHUP, SIG_IGN);
@@ -166,6 +214,7 @@ static void settle_in(int fd) {
 static struct stg_disk_answer answer_of(struct stg_disk *disk, int error, bool written) {
     return (struct stg_disk_answer){.error = error,
                                     .written = written,
+                                    .forgotten = !error || error == ENOSPC || error == EDQUOT,
                                     .used_bytes = disk->used_bytes,
                                     .entries = disk->entries,
                                     .evicted = disk->evicted};
@@ -175,14 +224,16 @@ static struct stg_disk_answer answer_of(struct stg_disk *disk, int error, bool w
 static bool has_no_room(const struct stg_disk *disk) {
     struct statvfs info;
 
-    return !statvfs(disk->path, &info) && info.f_bavail * info.f_frsize < disk->map_bytes / 8;
+    return !fstatvfs(disk->dir_fd, &info) && info.f_bavail * info.f_frsize < disk->map_bytes / 8;
 }
 
 static void serve(struct stg_disk *disk) {
     struct stg_disk_work *batch;
     struct stg_disk_answer answer;
-    int error = stg_disk_open(disk, disk->map_bytes);
+    int error = stg_disk_open(disk, disk->map_bytes, true);
 
+    if (!error) /* those that were killed while they read hold what they had not read any more */
+        (void)mdb_reader_check(disk->env, NULL);
     answer = answer_of(disk, error, false);
     if (!send_all(CHILD_FD, &answer, sizeof(answer)) || error)
         return;
@@ -207,7 +258,7 @@ static void serve(struct stg_disk *disk) {
 /* ---- in the daemon ---- */
 
 /* Forks with a socket between both. Returns 0 in the child, the number of it, or -errno. */
-static pid_t make_child(int *ret_fd) {
+static pid_t make_child(struct stg_disk *disk, int *ret_fd) {
     int ends[2];
     pid_t pid;
 
@@ -217,7 +268,7 @@ static pid_t make_child(int *ret_fd) {
     if (pid < 0)
         pid = -errno;
     if (!pid) {
-        settle_in(ends[1]);
+        settle_in(disk, ends[1]);
         return 0;
     }
     stg_fd_close(ends[1]);
@@ -228,16 +279,29 @@ static pid_t make_child(int *ret_fd) {
     return pid;
 }
 
-/* True where it came to its end in good order. */
+/* Waits for its end. False where that takes longer. */
+static bool await_end(pid_t pid, unsigned patience_ms, int *ret_status) {
+    for (unsigned waited_ms = 0;; waited_ms += PAUSE_MS) {
+        pid_t ended = waitpid(pid, ret_status, WNOHANG);
+
+        if (ended == pid)
+            return true;
+        if ((ended < 0 && errno != EINTR) || waited_ms >= patience_ms)
+            return false;
+        (void)usleep(PAUSE_MS * 1000); /* looked at again */
+    }
+}
+
+/* True where it came to its end by itself, and in good order. */
 static bool end_child(pid_t pid, int fd, bool kill_it) {
     int status = 0;
 
-    if (kill_it)
-        (void)kill(pid, SIGKILL); /* it is ours, and not yet waited for */
-    stg_fd_close(fd);
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    return WIFEXITED(status) && !WEXITSTATUS(status);
+    stg_fd_close(fd); /* which it takes for the end */
+    if (!kill_it && await_end(pid, PATIENCE_AT_END_MS, &status))
+        return WIFEXITED(status) && !WEXITSTATUS(status);
+    (void)kill(pid, SIGKILL);                          /* it is ours, and not yet waited for */
+    (void)await_end(pid, PATIENCE_KILLED_MS, &status); /* a disk that hangs may hold it */
+    return false;
 }
 
 void stg_disk_child_stop(struct stg_disk *disk) {
@@ -247,15 +311,16 @@ void stg_disk_child_stop(struct stg_disk *disk) {
     disk->child = 0;
 }
 
-/* It does not answer: it is gone, or will never come to an end. */
+/* It does not answer: it is gone, or will not come to an end. */
 static void lose_child(struct stg_disk *disk) {
     (void)end_child(disk->child, disk->child_fd, true);
     disk->child = 0;
-    disk->is_suspect = true;
 }
 
 int stg_disk_child_start(struct stg_disk *disk, struct stg_disk_answer *ret_answer) {
-    disk->child = make_child(&disk->child_fd);
+    struct patience patience = {disk, PATIENCE_AT_START_MS, PATIENCE_AT_START_MS};
+
+    disk->child = make_child(disk, &disk->child_fd);
     if (!disk->child) {
         serve(disk);
         _exit(0);
@@ -266,31 +331,33 @@ int stg_disk_child_start(struct stg_disk *disk, struct stg_disk_answer *ret_answ
         disk->child = 0;
         return error;
     }
-    if (await_answer(disk, ret_answer)) {
+    if (await_answer(&patience, ret_answer)) {
         if (ret_answer->error)
             stg_disk_child_stop(disk);
         return ret_answer->error;
     }
     lose_child(disk);
-    return MDB_CORRUPTED;
+    return patience.left_ms < LOOK_MS ? ETIMEDOUT : MDB_CORRUPTED;
 }
 
 struct stg_disk_answer stg_disk_child_write(struct stg_disk *disk,
                                             const struct stg_disk_work *batch) {
     struct stg_disk_answer answer = {.error = STG_DISK_GONE};
+    struct patience patience = {disk, PATIENCE_MS, PATIENCE_AT_END_MS};
 
     if (!disk->child)
         return answer;
-    if (send_batch(disk->child_fd, batch) && await_answer(disk, &answer))
+    if (send_batch(&patience, batch) && await_answer(&patience, &answer))
         return answer;
     lose_child(disk);
-    return (struct stg_disk_answer){.error = STG_DISK_GONE};
+    return (struct stg_disk_answer){.error = patience.left_at_end_ms < LOOK_MS ? STG_DISK_LATE
+                                                                               : STG_DISK_GONE};
 }
 
-bool stg_disk_child_run(void (*run)(void *argument, void *answer), void *argument, void *answer,
-                        size_t answer_bytes) {
+bool stg_disk_child_run(struct stg_disk *disk, void (*run)(void *argument, void *answer),
+                        void *argument, void *answer, size_t answer_bytes) {
     int fd = -1;
-    pid_t pid = make_child(&fd);
+    pid_t pid = make_child(disk, &fd);
     bool answered;
 
     if (!pid) {

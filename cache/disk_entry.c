@@ -87,7 +87,7 @@ int stg_disk_entry_read(const MDB_val *value, const struct stg_identity *now, ui
 }
 
 uint64_t stg_disk_entry_cost(size_t key_bytes, size_t value_bytes) {
-    const uint64_t page_bytes = 4096;
+    const uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE); /* LMDB's, too */
     const uint64_t node_bytes =
         8; /* and 2 in the page's list of them; pages are half to all full */
     uint64_t in_trees = (key_bytes + node_bytes + STG_DISK_ORDER_BYTES) * 3;

@@ -67,6 +67,15 @@ struct stg_disk_totals {
 
 enum stg_disk_work_kind { STG_DISK_PUT, STG_DISK_TOUCH, STG_DISK_FORGET };
 
+/* The last changes that something was forgotten for, so that what was fetched before is not kept.
+ */
+#define STG_DISK_RECENT 64
+
+struct stg_disk_recent {
+    bool with_below;
+    char path[STG_DISK_PATH_MAX_BYTES + 1];
+};
+
 struct stg_disk_work {
     struct stg_disk_work *next;
     enum stg_disk_work_kind kind;
@@ -77,6 +86,7 @@ struct stg_disk_work {
     struct stg_disk_key key; /* to be forgotten: the path with its NUL */
 };
 
+#define STG_DISK_IDLE_MAX 64
 #define STG_DISK_TOUCHED_BITS (1U << 20)
 
 struct stg_disk {
@@ -94,6 +104,15 @@ struct stg_disk {
     _Atomic int state;    /* enum stg_disk_state */
     atomic_bool is_open;
 
+    /* Held while the mark is made or removed, which is there while something is to be forgotten. */
+    struct stg_lock mark_lock;
+    bool is_marked;  /* protected by mark_lock, as the next */
+    bool keeps_mark; /* something will not be forgotten any more before the end */
+
+    struct stg_lock idle_lock;
+    MDB_txn *idle[STG_DISK_IDLE_MAX]; /* that read, and are used again; protected by idle_lock */
+    unsigned idle_count;
+
     struct stg_lock lock;
     pthread_cond_t filled;       /* protected by lock, as all below */
     pthread_cond_t written;      /* a batch is done with */
@@ -105,6 +124,9 @@ struct stg_disk {
     uint64_t pushed;
     uint64_t done;
     unsigned forgets; /* of the items that are queued or under way */
+    uint64_t
+        forgotten; /* how many there ever were; the last of them are in `recent`, by this number */
+    struct stg_disk_recent recent[STG_DISK_RECENT];
     unsigned flushing;
     bool stopping;
     bool running;
@@ -148,15 +170,23 @@ uint64_t stg_disk_entry_cost(size_t key_bytes, size_t value_bytes);
 
 /* An error that is none of LMDB's or the system's: the process that writes is no more. */
 #define STG_DISK_GONE (-1)
+/* The same: it was too slow, at the end; what was there before is good, and what is missing is
+ * missing. */
+#define STG_DISK_LATE (-3)
+/* The same: what was changed cannot be named. */
+#define STG_DISK_UNNAMED (-2)
 
-/* Something is wrong with the disk, or what is on it: it is not used any more. */
+/*
+ * Something is wrong with the disk, or what is on it: it is not used any more, nor by the next
+ * mount, as what is changed from now on could not be forgotten.
+ */
 void stg_disk_fail(struct stg_disk *disk, int error);
 
 /* Takes the folder as stg_disk_claim() does; with `source` NULL that of any. */
 int stg_disk_take(const char *path, const char *source, struct stg_disk **ret_disk);
 
-/* Opens the LMDB store; with `map_bytes` to change it, within those. 0 or an error of LMDB's. */
-int stg_disk_open(struct stg_disk *disk, uint64_t map_bytes);
+/* Opens the LMDB store, within `map_bytes` (0: as it was). 0, or an error of LMDB's. */
+int stg_disk_open(struct stg_disk *disk, uint64_t map_bytes, bool to_change);
 
 /* Removes the store's files. */
 void stg_disk_erase(struct stg_disk *disk);
@@ -174,6 +204,11 @@ bool stg_disk_is_usable(struct stg_disk *disk);
 /* The entry was asked for. */
 void stg_disk_touch(struct stg_disk *disk, const struct stg_disk_key *key);
 
+/* Makes or removes what tells the next mount that something was still to be forgotten. */
+int stg_disk_mark(struct stg_disk *disk);
+void stg_disk_unmark(struct stg_disk *disk);
+bool stg_disk_has_mark(const struct stg_disk *disk);
+
 /* Is the path to be forgotten, and that is not yet done? */
 bool stg_disk_is_forgotten(struct stg_disk *disk, const char *path);
 
@@ -182,8 +217,9 @@ void stg_disk_free_batch(struct stg_disk_work *batch);
 /* ---- disk_child.c ---- */
 
 struct stg_disk_answer {
-    int error;    /* of LMDB's or the system's; STG_DISK_GONE: there is no answer */
-    bool written; /* what was to be kept is */
+    int error;      /* of LMDB's or the system's; STG_DISK_GONE: there is no answer */
+    bool written;   /* what was to be kept is */
+    bool forgotten; /* what was to be forgotten is */
     uint64_t used_bytes;
     uint64_t entries;
     uint64_t evicted;
@@ -206,8 +242,8 @@ void stg_disk_child_stop(struct stg_disk *disk);
  * Runs `run` in a process of its own, which writes its answer to `fd`. Returns true where it came
  * to its end and all of the answer was there.
  */
-bool stg_disk_child_run(void (*run)(void *argument, void *answer), void *argument, void *answer,
-                        size_t answer_bytes);
+bool stg_disk_child_run(struct stg_disk *disk, void (*run)(void *argument, void *answer),
+                        void *argument, void *answer, size_t answer_bytes);
 
 /* ---- disk_write.c: in that process ---- */
 
@@ -216,6 +252,14 @@ int stg_disk_count(struct stg_disk *disk);
 
 /* Applies a batch. 0, or an error of LMDB's or the system's. */
 int stg_disk_apply(struct stg_disk *disk, const struct stg_disk_work *batch, bool *ret_written);
+
+/* The place in the order that an entry of `places` or a key of `order` names; false: none of ours.
+ */
+bool stg_disk_parse_order(const MDB_val *value, enum stg_disk_class *ret_class,
+                          uint64_t *ret_number);
+
+/* What an entry of `order` has: the cost, and the key, which points into it. */
+bool stg_disk_parse_cost(const MDB_val *value, uint64_t *ret_cost, MDB_val *ret_key);
 
 /* Takes the entry out, in all three tables. 0, or an error of LMDB's; one that is absent is fine.
  */

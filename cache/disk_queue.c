@@ -26,12 +26,53 @@ bool stg_disk_is_usable(struct stg_disk *disk) {
     return atomic_load(&disk->is_open) && atomic_load(&disk->state) != STG_DISK_FAILED;
 }
 
-static bool push(struct stg_disk *disk, struct stg_disk_work *work) {
+/* Is the path the one that is forgotten, or below it where that goes, too? */
+static bool covers(const char *forgotten, bool with_below, const char *path) {
+    size_t bytes = strlen(forgotten);
+
+    return !strncmp(path, forgotten, bytes) && (!path[bytes] || (with_below && path[bytes] == '/'));
+}
+
+/* Was the path forgotten since there were so many? Where that is too long ago to be known, yes. */
+static bool was_forgotten_locked(const struct stg_disk *disk, const char *path, uint64_t since) {
+    if (disk->forgotten - since > STG_DISK_RECENT)
+        return true;
+    for (uint64_t i = since; i < disk->forgotten; i++) {
+        const struct stg_disk_recent *recent = &disk->recent[i % STG_DISK_RECENT];
+
+        if (covers(recent->path, recent->with_below, path))
+            return true;
+    }
+    return false;
+}
+
+static void note_forgotten_locked(struct stg_disk *disk, const struct stg_disk_work *work) {
+    struct stg_disk_recent *recent = &disk->recent[disk->forgotten++ % STG_DISK_RECENT];
+
+    recent->with_below = work->with_below;
+    memcpy(recent->path, work->key.text, work->key.bytes);
+}
+
+uint64_t stg_disk_forgotten(struct stg_disk *disk) {
+    uint64_t forgotten;
+
+    stg_lock_take(&disk->lock);
+    forgotten = disk->forgotten;
+    stg_lock_drop(&disk->lock);
+    return forgotten;
+}
+
+/* `forgotten` as of stg_disk_put(), for that alone. */
+static bool push(struct stg_disk *disk, struct stg_disk_work *work, uint64_t forgotten) {
     bool taken;
 
     stg_lock_take(&disk->lock);
-    taken = !disk->stopping && (work->kind == STG_DISK_FORGET ||
-                                disk->queued_bytes + work->content_bytes <= QUEUE_MAX_BYTES);
+    taken = !disk->stopping;
+    if (work->kind == STG_DISK_PUT)
+        taken = taken && disk->queued_bytes + work->content_bytes <= QUEUE_MAX_BYTES &&
+                !was_forgotten_locked(disk, work->key.text, forgotten);
+    if (work->kind == STG_DISK_FORGET)
+        note_forgotten_locked(disk, work);
     if (taken) {
         if (disk->last)
             disk->last->next = work;
@@ -53,7 +94,8 @@ static bool may_write(struct stg_disk *disk) {
            stg_clock_monotonic_ns() >= atomic_load(&disk->full_until_ns);
 }
 
-void stg_disk_put(struct stg_disk *disk, const struct stg_disk_name *name, char *content) {
+void stg_disk_put(struct stg_disk *disk, const struct stg_disk_name *name, char *content,
+                  uint64_t forgotten) {
     struct stg_disk_work *work = NULL;
 
     if (stg_disk_is_usable(disk) && may_write(disk) && name->bytes &&
@@ -64,7 +106,7 @@ void stg_disk_put(struct stg_disk *disk, const struct stg_disk_name *name, char 
         work->now = name->now;
         work->content = content;
         work->content_bytes = name->bytes;
-        if (push(disk, work))
+        if (push(disk, work, forgotten))
             return;
     }
     atomic_fetch_add(&disk->overrun, 1);
@@ -78,24 +120,42 @@ void stg_disk_touch(struct stg_disk *disk, const struct stg_disk_key *key) {
     struct stg_disk_work *work;
 
     if (atomic_fetch_or(&disk->touched[bit / 8], mask) & mask)
-        return;
+        return; /* once is enough */
     work = calloc(1, sizeof(*work));
     if (!work)
         return;
     work->kind = STG_DISK_TOUCH;
     work->key = *key;
-    if (!push(disk, work))
+    if (!push(disk, work, 0))
         free(work);
+}
+
+/* Says on the disk, too, that something is to be forgotten, before it is queued. */
+static int push_forget(struct stg_disk *disk, struct stg_disk_work *work) {
+    int error;
+
+    stg_lock_take(&disk->mark_lock);
+    error = disk->is_marked ? 0 : stg_disk_mark(disk);
+    disk->is_marked = disk->is_marked || !error;
+    if (!error && !push(disk, work, 0)) {
+        disk->keeps_mark = true; /* the mount ends */
+        error = -ECANCELED;
+    }
+    stg_lock_drop(&disk->mark_lock);
+    return error;
 }
 
 void stg_disk_forget(struct stg_disk *disk, const char *path, bool with_below) {
     size_t bytes = strlen(path) + 1;
     struct stg_disk_work *work;
+    int error;
 
-    if (!stg_disk_is_usable(disk) || bytes > STG_DISK_PATH_MAX_BYTES)
-        return;
+    if (bytes - 1 > STG_DISK_PATH_MAX_BYTES)
+        return; /* nothing of such a path is kept */
+    if (atomic_load(&disk->state) == STG_DISK_FAILED)
+        return; /* it is erased already */
     work = calloc(1, sizeof(*work));
-    if (!work) { /* what is not to be had from it cannot be marked: rather nothing is */
+    if (!work) { /* what cannot be marked must not be given: rather nothing is */
         stg_disk_fail(disk, ENOMEM);
         return;
     }
@@ -103,8 +163,32 @@ void stg_disk_forget(struct stg_disk *disk, const char *path, bool with_below) {
     work->with_below = with_below;
     work->key.bytes = bytes;
     memcpy(work->key.text, path, bytes);
-    if (!push(disk, work))
-        free(work); /* the mount ends, and nothing is given any more */
+    error = push_forget(disk, work);
+    if (error)
+        free(work);
+    if (error && error != -ECANCELED)
+        stg_disk_fail(disk, -error);
+}
+
+/* All that was to be forgotten is. */
+static void unmark_if_done(struct stg_disk *disk) {
+    bool done;
+
+    stg_lock_take(&disk->mark_lock);
+    stg_lock_take(&disk->lock);
+    done = disk->is_marked && !disk->keeps_mark && !disk->forgets;
+    stg_lock_drop(&disk->lock);
+    if (done) {
+        stg_disk_unmark(disk);
+        disk->is_marked = false;
+    }
+    stg_lock_drop(&disk->mark_lock);
+}
+
+static void keep_mark(struct stg_disk *disk) {
+    stg_lock_take(&disk->mark_lock);
+    disk->keeps_mark = true;
+    stg_lock_drop(&disk->mark_lock);
 }
 
 void stg_disk_flush(struct stg_disk *disk) {
@@ -120,15 +204,9 @@ void stg_disk_flush(struct stg_disk *disk) {
     stg_lock_drop(&disk->lock);
 }
 
-static bool covers(const struct stg_disk_work *work, const char *path) {
-    size_t bytes = work->key.bytes - 1;
-
-    return work->kind == STG_DISK_FORGET && !strncmp(path, work->key.text, bytes) &&
-           (!path[bytes] || (work->with_below && path[bytes] == '/'));
-}
-
 static bool is_in(const struct stg_disk_work *list, const char *path) {
-    while (list && !covers(list, path))
+    while (list &&
+           !(list->kind == STG_DISK_FORGET && covers(list->key.text, list->with_below, path)))
         list = list->next;
     return list != NULL;
 }
@@ -157,7 +235,7 @@ static bool gather_locked(struct stg_disk *disk) {
 
     while (!disk->first && !disk->stopping)
         (void)stg_lock_wait(&disk->lock, &disk->filled, NULL); /* looked at again */
-    (void)clock_gettime(CLOCK_REALTIME, &until);               /* cannot fail */
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);              /* cannot fail */
     until.tv_nsec += GATHER_NS;
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
@@ -217,9 +295,14 @@ static void count_written(struct stg_disk *disk, const struct stg_disk_work *bat
     }
 }
 
+/* From one state to the other, unless it is another by now: what failed stays so. */
+static bool move(struct stg_disk *disk, int from, enum stg_disk_state to) {
+    return atomic_compare_exchange_strong(&disk->state, &from, to);
+}
+
 static void note_full(struct stg_disk *disk) {
     atomic_store(&disk->full_until_ns, stg_clock_monotonic_ns() + FULL_NS);
-    if (atomic_exchange(&disk->state, STG_DISK_FULL) == STG_DISK_OPEN)
+    if (move(disk, STG_DISK_OPEN, STG_DISK_FULL))
         stg_warning("the disk of stage directory %s is full; nothing more is kept there",
                     disk->path);
 }
@@ -230,15 +313,21 @@ static void write_batch(struct stg_disk *disk, const struct stg_disk_work *batch
     if (atomic_load(&disk->state) != STG_DISK_FAILED)
         answer = stg_disk_child_write(disk, batch);
     count_written(disk, batch, answer.written);
-    atomic_store(&disk->used_bytes, answer.used_bytes);
-    atomic_store(&disk->entries, answer.entries);
-    atomic_store(&disk->evicted, answer.evicted);
+    if (!answer.forgotten)
+        keep_mark(disk);
+    if (answer.error == STG_DISK_LATE)
+        return;
+    if (answer.error != STG_DISK_GONE) {
+        atomic_store(&disk->used_bytes, answer.used_bytes);
+        atomic_store(&disk->entries, answer.entries);
+        atomic_store(&disk->evicted, answer.evicted);
+    }
     if (answer.error == ENOSPC || answer.error == EDQUOT)
         note_full(disk);
     else if (answer.error)
         stg_disk_fail(disk, answer.error);
-    else if (atomic_load(&disk->state) == STG_DISK_FULL)
-        atomic_store(&disk->state, STG_DISK_OPEN);
+    else if (answer.written && may_write(disk))
+        (void)move(disk, STG_DISK_FULL, STG_DISK_OPEN);
 }
 
 void *stg_disk_hand_over(void *argument) {
@@ -255,6 +344,7 @@ void *stg_disk_hand_over(void *argument) {
         batch = end_batch_locked(disk);
         stg_lock_drop(&disk->lock);
         stg_disk_free_batch(batch);
+        unmark_if_done(disk);
         stg_lock_take(&disk->lock);
     }
     stg_lock_drop(&disk->lock);

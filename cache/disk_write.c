@@ -28,8 +28,8 @@ static void order_of(enum stg_disk_class class, uint64_t number,
 }
 
 /* False where it is none of ours. */
-static bool parse_order(const MDB_val *value, enum stg_disk_class *ret_class,
-                        uint64_t *ret_number) {
+bool stg_disk_parse_order(const MDB_val *value, enum stg_disk_class *ret_class,
+                          uint64_t *ret_number) {
     const unsigned char *at = value->mv_data;
     uint64_t big;
 
@@ -42,7 +42,7 @@ static bool parse_order(const MDB_val *value, enum stg_disk_class *ret_class,
 }
 
 /* What the value of `order` has: the cost, and the key behind it. */
-static bool parse_cost(const MDB_val *value, uint64_t *ret_cost, MDB_val *ret_key) {
+bool stg_disk_parse_cost(const MDB_val *value, uint64_t *ret_cost, MDB_val *ret_key) {
     if (value->mv_size <= sizeof(*ret_cost) ||
         value->mv_size - sizeof(*ret_cost) > STG_DISK_KEY_MAX_BYTES)
         return false;
@@ -83,12 +83,12 @@ static int take_order(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_total
 
     if (error)
         return error;
-    if (!parse_order(&order_value, ret_class, ret_number))
+    if (!stg_disk_parse_order(&order_value, ret_class, ret_number))
         return MDB_CORRUPTED;
     memcpy(order, order_value.mv_data, sizeof(order)); /* pages move with what is changed */
     order_value.mv_data = order;
     error = mdb_get(txn, disk->order, &order_value, &cost_value);
-    if (!error && !parse_cost(&cost_value, ret_cost, &unused))
+    if (!error && !stg_disk_parse_cost(&cost_value, ret_cost, &unused))
         error = MDB_CORRUPTED;
     if (!error)
         error = mdb_del(txn, disk->order, &order_value, NULL);
@@ -115,6 +115,15 @@ int stg_disk_remove(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals 
     return error == MDB_NOTFOUND ? 0 : error;
 }
 
+static bool is_place_of(struct stg_disk *disk, MDB_txn *txn, const MDB_val *key,
+                        const MDB_val *order) {
+    MDB_val wanted = *key;
+    MDB_val place;
+
+    return !mdb_get(txn, disk->places, &wanted, &place) && place.mv_size == order->mv_size &&
+           !memcmp(place.mv_data, order->mv_data, place.mv_size);
+}
+
 /* Evicts one entry. MDB_NOTFOUND where there is none. */
 static int evict_one(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals *totals) {
     bool new_first =
@@ -135,8 +144,10 @@ static int evict_one(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals
     if (error ==
         MDB_NOTFOUND) /* the totals are a guess after a crash of old; there may be others */
         error = mdb_cursor_get(cursor, &order_value, &cost_value, MDB_FIRST);
-    if (!error && !parse_cost(&cost_value, &cost, &found))
+    if (!error && !stg_disk_parse_cost(&cost_value, &cost, &found))
         error = MDB_CORRUPTED;
+    if (!error && !is_place_of(disk, txn, &found, &order_value))
+        error = MDB_CORRUPTED; /* taking it out would leave it there, and be no progress */
     if (!error) {
         key.bytes = found.mv_size;
         memcpy(key.text, found.mv_data, found.mv_size);
@@ -201,7 +212,7 @@ static int apply_touch(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_tota
 
     if (error)
         return error == MDB_NOTFOUND ? 0 : error;
-    if (!parse_order(&order_value, &class, &number))
+    if (!stg_disk_parse_order(&order_value, &class, &number))
         return MDB_CORRUPTED;
     if (class == STG_DISK_USED && totals->next_number - number < totals->entries / 2)
         return 0;
@@ -352,6 +363,8 @@ int stg_disk_apply(struct stg_disk *disk, const struct stg_disk_work *batch, boo
     int error = write_once(&writing);
 
     if (error == MDB_MAP_FULL)
+        (void)mdb_reader_check(disk->env, NULL); /* who was killed while he read holds pages */
+    if (error == MDB_MAP_FULL)
         error = make_room_and_write(&writing);
     *ret_written = !error;
     if (!error || !has_forgets(batch))
@@ -373,6 +386,7 @@ struct counting {
 
 static void count_guarded(void *argument) {
     struct counting *counting = argument;
+    unsigned char last[STG_DISK_ORDER_BYTES] = {0}; /* numbers begin with 1 */
     MDB_cursor *cursor;
     MDB_val order;
     MDB_val value;
@@ -390,10 +404,13 @@ static void count_guarded(void *argument) {
             uint64_t cost;
             MDB_val key;
 
-            if (!parse_order(&order, &class, &number) || !parse_cost(&value, &cost, &key)) {
+            if (!stg_disk_parse_order(&order, &class, &number) ||
+                !stg_disk_parse_cost(&value, &cost, &key) ||
+                memcmp(last, order.mv_data, sizeof(last)) >= 0) { /* a tree may go in a circle */
                 error = MDB_CORRUPTED;
                 break;
             }
+            memcpy(last, order.mv_data, sizeof(last));
             counting->totals.bytes[class] += cost;
             counting->totals.entries++;
             if (number >= counting->totals.next_number)
@@ -410,6 +427,8 @@ int stg_disk_count(struct stg_disk *disk) {
 
     if (!stg_guard_run(count_guarded, &counting))
         return MDB_PANIC;
+    if (!counting.totals.next_number)
+        counting.totals.next_number = 1;
     if (!counting.error)
         note_totals(disk, &counting.totals);
     return counting.error;

@@ -268,7 +268,7 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
     struct stg_copy copy = {0};
     struct fetching fetching = {.cache = cache, .object = object};
     struct stg_waiter *waiters;
-    int64_t began_ns = now_ns(cache);
+    struct stg_stage_begun begun = stg_stage_begin(cache);
     bool from_disk = false;
     int error;
 
@@ -305,7 +305,7 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
         count_fill(cache, object, error, &filled);
     stg_stage_tell(waiters, error ? error : STG_WANT_READY);
     if (!error && !from_disk) /* behind those who wait */
-        stg_stage_to_disk(cache, object, began_ns, &filled);
+        stg_stage_to_disk(cache, object, begun, &filled);
     stg_filled_fini(&filled);
     stg_object_unref(cache, object);
 }

@@ -63,21 +63,28 @@ static bool is_whole_seconds(int64_t time_ns) { return time_ns % SECOND_NS == 0;
 
 /* Does a later change show in the identity for certain, for as long as the copy may be kept? */
 static bool is_settled(const struct stg_identity *now, int64_t now_ns, int64_t settle_ns) {
-    if (is_whole_seconds(now->ctime_ns) && is_whole_seconds(now->mtime_ns) &&
-        settle_ns < COARSE_SETTLE_NS)
+    if (is_whole_seconds(now->ctime_ns) && settle_ns < COARSE_SETTLE_NS)
         settle_ns = COARSE_SETTLE_NS;
     return now_ns - now->ctime_ns >= settle_ns;
 }
 
-void stg_stage_to_disk(struct stg_cache *cache, const struct stg_object *object, int64_t began_ns,
-                       struct stg_filled *filled) {
+struct stg_stage_begun stg_stage_begin(struct stg_cache *cache) {
+    if (!cache->config.disk)
+        return (struct stg_stage_begun){0};
+    return (struct stg_stage_begun){.now_ns = cache->config.now_ns ? cache->config.now_ns()
+                                                                   : stg_clock_realtime_ns(),
+                                    .forgotten = stg_disk_forgotten(cache->config.disk)};
+}
+
+void stg_stage_to_disk(struct stg_cache *cache, const struct stg_object *object,
+                       struct stg_stage_begun begun, struct stg_filled *filled) {
     struct stg_disk_name name;
     char path[PATH_MAX];
 
     if (!cache->config.disk || !filled->content ||
-        !is_settled(&filled->identity, began_ns, cache->config.settle_ns) ||
+        !is_settled(&filled->identity, begun.now_ns, cache->config.settle_ns) ||
         !name_it(cache, object, &filled->identity, path, &name) || name.bytes != filled->bytes)
         return;
-    stg_disk_put(cache->config.disk, &name, filled->content);
+    stg_disk_put(cache->config.disk, &name, filled->content, begun.forgotten);
     filled->content = NULL; /* taken over */
 }

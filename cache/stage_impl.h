@@ -103,12 +103,19 @@ void stg_stage_withdraw(struct stg_cache *cache, const struct stg_object *object
 bool stg_stage_from_disk(struct stg_cache *cache, const struct stg_object *object,
                          struct stg_filled *ret_filled);
 
+/* What is to be noted when a fetch begins of which something may be kept on disk. */
+struct stg_stage_begun {
+    int64_t now_ns; /* the time of day */
+    uint64_t forgotten;
+};
+struct stg_stage_begun stg_stage_begin(struct stg_cache *cache);
+
 /*
  * Has what was fetched kept on disk, and takes the content over, unless a later change might not
- * show. `began_ns`: the time of day when the fetch began.
+ * show.
  */
-void stg_stage_to_disk(struct stg_cache *cache, const struct stg_object *object, int64_t began_ns,
-                       struct stg_filled *filled);
+void stg_stage_to_disk(struct stg_cache *cache, const struct stg_object *object,
+                       struct stg_stage_begun begun, struct stg_filled *filled);
 
 /* ---- reclaim.c ---- */
 

@@ -89,7 +89,7 @@ static void put(struct stg_disk *disk, const char *path, int64_t mtime_ns, unsig
                 size_t bytes) {
     struct stg_disk_name name = name_of(path, mtime_ns, 0, bytes);
 
-    stg_disk_put(disk, &name, content_of(seed, bytes));
+    stg_disk_put(disk, &name, content_of(seed, bytes), stg_disk_forgotten(disk));
 }
 
 /* 1: it is there, 0: it is not; anything else fails. */
@@ -137,8 +137,8 @@ static void test_a_part_is_that_part(void **state) {
 
     (void)state;
     first.now.size_bytes = second.now.size_bytes = 10000;
-    stg_disk_put(disk, &first, content_of(1, 5000));
-    stg_disk_put(disk, &second, content_of(3, 5000));
+    stg_disk_put(disk, &first, content_of(1, 5000), 0);
+    stg_disk_put(disk, &second, content_of(3, 5000), 0);
     stg_disk_flush(disk);
     content = stg_disk_get(disk, &second);
     assert_non_null(content);
@@ -191,6 +191,126 @@ static void test_forgotten_at_once(void **state) {
     stop(disk);
 }
 
+/* Without anybody's asking for it. */
+static void test_written_before_long(void **state) {
+    struct stg_disk *disk = start(SIZE);
+
+    (void)state;
+    put(disk, "f", 1, 1, 100);
+    for (int i = 0; i < 2000 && stg_disk_view(disk).queued_bytes; i++)
+        (void)usleep(10000); /* looked at again, for twenty seconds */
+    assert_int_equal(stg_disk_view(disk).written, 1);
+    assert_int_equal(has(disk, "f", 1, 1, 100), 1);
+    stop(disk);
+}
+
+/* What was fetched before a change that its identity does not show is not kept after it. */
+static void test_not_kept_after_it_was_forgotten(void **state) {
+    struct stg_disk *disk = start(SIZE);
+    struct stg_disk_name name = name_of("a/b", 1, 0, 100);
+    struct stg_disk_name other = name_of("c", 1, 0, 100);
+    uint64_t before = stg_disk_forgotten(disk);
+    uint64_t after;
+
+    (void)state;
+    stg_disk_forget(disk, "a", true);
+    after = stg_disk_forgotten(disk);
+    stg_disk_put(disk, &name, content_of(1, 100), before);
+    stg_disk_put(disk, &other, content_of(1, 100), before);
+    stg_disk_flush(disk);
+    assert_int_equal(has(disk, "a/b", 1, 1, 100), 0);
+    assert_int_equal(has(disk, "c", 1, 1, 100), 1);
+    stg_disk_put(disk, &name, content_of(3, 100), after);
+    stg_disk_flush(disk);
+    assert_int_equal(has(disk, "a/b", 1, 3, 100), 1);
+    for (int i = 0; i < 100; i++) /* more than are remembered one by one */
+        stg_disk_forget(disk, "x", false);
+    stg_disk_put(disk, &other, content_of(5, 100), after);
+    stg_disk_flush(disk);
+    assert_int_equal(has(disk, "c", 1, 1, 100), 1);
+    stop(disk);
+}
+
+/* The process is killed before what was to be forgotten is: it is not given to the next one. */
+static void test_killed_before_it_forgot(void **state) {
+    struct stg_disk_report report;
+    struct stg_disk *disk = start(SIZE);
+    pid_t pid;
+
+    (void)state;
+    put(disk, "f", 1, 1, 100);
+    stop(disk);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (!pid) {
+        disk = start(SIZE);
+        stg_disk_forget(disk, "f", false);
+        (void)raise(SIGKILL);
+    }
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_int_equal(stg_disk_check(stage, false, &report), 0);
+    assert_true(report.unfinished);
+    disk = start(SIZE);
+    assert_int_equal(has(disk, "f", 1, 1, 100), 0);
+    put(disk, "f", 1, 3, 100);
+    stg_disk_forget(disk, "g", false);
+    stop(disk);
+    assert_int_equal(stg_disk_check(stage, false, &report), 0);
+    assert_false(report.unfinished);
+    disk = start(SIZE);
+    assert_int_equal(has(disk, "f", 1, 3, 100), 1);
+    stop(disk);
+}
+
+/* Who has the folder is about to end: the next one waits for that. */
+static void test_the_next_one_waits(void **state) {
+    struct stg_disk *disk;
+    int ends[2];
+    char byte;
+    pid_t pid;
+
+    (void)state;
+    assert_int_equal(pipe(ends), 0);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (!pid) {
+        disk = start(SIZE);
+        put(disk, "f", 1, 1, 100);
+        stg_disk_ending(disk);
+        (void)!write(ends[1], "x", 1);
+        (void)usleep(300000); /* what it does meanwhile */
+        stop(disk);
+        _exit(0);
+    }
+    assert_int_equal(read(ends[0], &byte, 1), 1);
+    disk = start(SIZE);
+    assert_int_equal(has(disk, "f", 1, 1, 100), 1);
+    stop(disk);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    stg_fd_close(ends[0]);
+    stg_fd_close(ends[1]);
+}
+
+static void note_folder(const char *path, void *text) {
+    (void)strcat(text, *path ? path : ".");
+    (void)strcat(text, " ");
+}
+
+static void test_folders(void **state) {
+    static const char *const paths[] = {"z",     "a/b/c/1", "a/b.c", "a/b/1",  "a/b/2",
+                                        "a-b/1", "/77",     "a/x",   "ab/c/1", "0"};
+    struct stg_disk *disk = start(SIZE);
+    char text[256] = "";
+
+    (void)state;
+    for (size_t i = 0; i < STG_COUNT(paths); i++)
+        put(disk, paths[i], 1, 1, 10);
+    stg_disk_flush(disk);
+    stg_disk_each_folder(disk, note_folder, text);
+    assert_string_equal(text, ". a-b a a/b a/b/c ab/c ");
+    stop(disk);
+}
+
 static uint64_t bytes_on_disk(void) {
     DIR *stream = opendir(stage);
     const struct dirent *entry;
@@ -231,6 +351,17 @@ static void test_limit(void **state) {
     assert_int_equal(has(disk, "used", 1, 1, 5000), 1);
     assert_int_equal(has(disk, "file2999", 1, 5999, 100 + 2999 * 37 % 20000), 1);
     assert_int_equal(has(disk, "file0", 1, 1, 100), 0);
+    stop(disk);
+    disk = start(size * 4);
+    for (unsigned i = 0; i < 3000; i++) {
+        (void)snprintf(path, sizeof(path), "file%u", i);
+        put(disk, path, 2, i * 2 + 1, 100 + i * 37 % 20000);
+        if (i % 500 == 499)
+            stg_disk_flush(disk);
+    }
+    assert_true(bytes_on_disk() > size * 2); /* it may be larger than it was before */
+    assert_int_equal(has(disk, "file2999", 2, 5999, 100 + 2999 * 37 % 20000), 1);
+    assert_int_equal(has(disk, "file1500", 2, 3001, 100 + 1500 * 37 % 20000), 1);
     stop(disk);
     disk = start(size / 2); /* less than what there is */
     put(disk, "new", 1, 1, 5000);
@@ -334,10 +465,14 @@ static void test_a_long_path_is_not_kept(void **state) {
     put(disk, path, 1, 1, 10);
     stg_disk_flush(disk);
     assert_int_equal(has(disk, path, 1, 1, 10), 0);
-    path[400] = '\0';
+    path[494] = '\0'; /* the longest */
     put(disk, path, 1, 1, 10);
     stg_disk_flush(disk);
     assert_int_equal(has(disk, path, 1, 1, 10), 1);
+    stg_disk_forget(disk, path, true);
+    assert_int_equal(has(disk, path, 1, 1, 10), 0);
+    stg_disk_flush(disk);
+    assert_int_equal(has(disk, path, 1, 1, 10), 0);
     stop(disk);
 }
 
@@ -593,6 +728,11 @@ int main(void) {
         TEST(test_a_part_is_that_part),
         TEST(test_the_last_version_is_kept),
         TEST(test_forgotten_at_once),
+        TEST(test_written_before_long),
+        TEST(test_not_kept_after_it_was_forgotten),
+        TEST(test_killed_before_it_forgot),
+        TEST(test_the_next_one_waits),
+        TEST(test_folders),
         TEST(test_limit),
         TEST(test_churn),
         TEST(test_what_is_not_taken),
