@@ -17,6 +17,7 @@ static void write_json(const char *path, const struct stg_disk_report *report) {
     stg_json_number(&json, "bytes", report->bytes);
     stg_json_number(&json, "damaged", report->damaged);
     stg_json_bool(&json, "unreadable", report->unreadable);
+    stg_json_bool(&json, "unfinished", report->unfinished);
     stg_json_bool(&json, "repaired", report->repaired);
     stg_json_end(&json, '}');
     putchar('\n');
@@ -35,6 +36,8 @@ static void write_text(const char *path, const struct stg_disk_report *report) {
         printf("  %" PRIu64 " damaged%s\n", report->damaged,
                report->repaired ? ": removed, they will be fetched again"
                                 : ": --repair removes them, no mount would give them");
+    if (report->unfinished)
+        printf("  its mount ended while it forgot what was changed: the next one begins anew\n");
     if (report->unreadable)
         printf("  the store cannot be read%s\n",
                report->repaired ? ": removed, the next mount begins anew"

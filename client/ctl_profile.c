@@ -232,7 +232,7 @@ static int start(int fd, const char *mount, uint64_t *ret_recording) {
         error = ask_record(fd, *ret_recording, STAGEFS_RECORD_ASK, 0, &request);
     }
     if (error == -EBUSY)
-        stg_ctl_error("%s: a recording is going on: end it with stagectl profile stop", mount);
+        stg_ctl_error("%s: a recording is going on: end it with stagectl profile stop FILE", mount);
     else if (error)
         (void)stg_ctl_failed(mount, -error);
     return error ? STG_CTL_FAILED : 0;

@@ -309,7 +309,7 @@ static int replay(const struct stg_caller *caller, struct stagefs_replay_request
     return error;
 }
 
-/* ---- settings ---- */
+/* ---- sync ---- */
 
 static int ask_for_sync(struct stagefs_sync_request *request) {
     if (request->flags || request->reserved)
@@ -325,6 +325,8 @@ static int ask_for_sync(struct stagefs_sync_request *request) {
     request->done = stg_sync_is_over(request->ticket);
     return 0;
 }
+
+/* ---- settings ---- */
 
 static bool wants_change(const struct stagefs_config_request *request) {
     return request->mode != STAGEFS_MODE_DEFAULT || request->threshold_bytes != UINT64_MAX ||

@@ -63,6 +63,7 @@ struct stg_inode {
     _Atomic uint32_t looked; /* on volumes without handles: a hash of what it was when found last */
     _Atomic bool listed;     /* a folder was listed with attributes, see coherence.c */
     _Atomic bool paged;      /* the kernel may have pages of it that were read from the daemon */
+    _Atomic uint8_t on_disk; /* copies of it, see tier.c */
     _Atomic uint8_t hints;   /* STG_HINT_*, see predict_impl.h */
     _Atomic uint32_t name_hash;   /* of its name in `folder` */
     _Atomic uint32_t guessed_kib; /* what a predictor counted for it, see predict.c */

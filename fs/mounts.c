@@ -171,8 +171,9 @@ static void describe(const struct entry *entry, void *context) {
     const char *rest = description->path;
     const char *which = *description->uuid ? description->uuid : entry->device;
     size_t length = strlen(entry->point);
-    /* A name that any number of file systems may have says nothing: where it is must do. */
-    bool named = *description->uuid || strpbrk(which, "/:");
+    /* A name that several file systems may have says too little: where it is has to do. */
+    bool named = *description->uuid ||
+                 (strpbrk(which, "/:") && strncmp(entry->type, "fuse", strlen("fuse")) != 0);
 
     if ((uint64_t)entry->id != description->mount_id || description->found)
         return;
@@ -190,7 +191,8 @@ static void read_uuid(int fd, char text[2 * STG_UUID_BYTES + 1]) {
     struct stg_fs_uuid uuid = {0};
 
     *text = '\0';
-    if (real < 0 || ioctl(real, STG_IOC_GET_FS_UUID, &uuid))
+    if (real < 0 || ioctl(real, STG_IOC_GET_FS_UUID, &uuid) ||
+        !memcmp(uuid.bytes, (unsigned char[STG_UUID_BYTES]){0}, STG_UUID_BYTES))
         return;
     for (unsigned i = 0; i < uuid.length && i < STG_UUID_BYTES; i++)
         (void)sprintf(text + 2 * i, "%02x", uuid.bytes[i]); /* fits */

@@ -273,6 +273,7 @@ static int change(fuse_req_t req, struct stg_inode *inode, int fd, const struct 
     }
     if (!error && (to_set & ANY_TIME)) {
         fill_times(attr, to_set, times);
+        stg_tier_retimed(inode);
         error = utimensat(fd, "", times, AT_EMPTY_PATH) ? -errno : 0;
         stg_tier_retimed(inode);
     }

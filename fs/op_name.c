@@ -27,15 +27,18 @@ struct known {
     struct stg_inode *inode; /* referenced, or NULL: not known, nothing to care for */
     int fd;                  /* O_PATH, or -1 */
     bool last_name;
+    bool is_folder; /* or that could not be found out */
 };
 
 static void find_known(int parent_fd, const char *name, struct known *ret_known) {
     struct statx stx;
 
     *ret_known = (struct known){.fd = openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)};
+    ret_known->is_folder = ret_known->fd >= 0 || errno != ENOENT;
     if (ret_known->fd < 0 || statx(ret_known->fd, "", AT_EMPTY_PATH, STG_STATX_MASK, &stx))
         return;
     ret_known->inode = stg_inode_find(ret_known->fd, &stx);
+    ret_known->is_folder = S_ISDIR(stx.stx_mode);
     ret_known->last_name = stx.stx_nlink <= 1 || S_ISDIR(stx.stx_mode);
 }
 
@@ -109,6 +112,7 @@ void stg_op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t new_parent, const
     if (!error) {
         stg_proc_fd(path, lent.fd);
         stg_folders_expect(stg_inode_of(new_parent), new_name, STG_FOLDERS_MADE);
+        stg_tier_renamed(stg_inode_of(new_parent), new_name, false);
         if (linkat(AT_FDCWD, path, parent_lent.fd, new_name, AT_SYMLINK_FOLLOW)) {
             error = -errno;
             stg_folders_unexpect(stg_inode_of(new_parent), new_name, STG_FOLDERS_MADE);
@@ -116,7 +120,7 @@ void stg_op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t new_parent, const
     }
     if (!error) {
         stg_listing_outdate(stg_inode_of(new_parent));
-        stg_tier_renamed(stg_inode_of(new_parent), new_name);
+        stg_tier_renamed(stg_inode_of(new_parent), new_name, false);
         error = stg_lookup(stg_inode_of(new_parent), new_name, &inode, &stx);
     }
     if (error)
@@ -151,6 +155,14 @@ static void expect_rename(struct stg_inode *from, const char *name, struct stg_i
     }
 }
 
+/* What copies on disk are called that a rename gives to others. */
+static void forget_names(struct stg_inode *from, const char *name, struct stg_inode *to,
+                         const char *new_name, unsigned flags, bool is_folder) {
+    stg_tier_renamed(to, new_name, is_folder);
+    if (flags & RENAME_EXCHANGE)
+        stg_tier_renamed(from, name, is_folder);
+}
+
 void stg_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
                    const char *new_name, unsigned int flags) {
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
@@ -169,7 +181,12 @@ void stg_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
     find_known(new_lent.fd, new_name, &target);
     expect_rename(stg_inode_of(parent), name, stg_inode_of(new_parent), new_name, flags,
                   stg_folders_expect);
+    forget_names(stg_inode_of(parent), name, stg_inode_of(new_parent), new_name, flags,
+                 moved.is_folder || target.is_folder);
     error = rename_as(req, lent.fd, name, new_lent.fd, new_name, flags);
+    if (!error)
+        forget_names(stg_inode_of(parent), name, stg_inode_of(new_parent), new_name, flags,
+                     moved.is_folder || target.is_folder);
     if (error || (moved.inode && moved.inode == target.inode)) {
         expect_rename(stg_inode_of(parent), name, stg_inode_of(new_parent), new_name, flags,
                       stg_folders_unexpect);
@@ -180,9 +197,6 @@ void stg_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
     /* A rename of one of two names of a file to the other does nothing, and both names stay. */
     if (!error && !(moved.inode && moved.inode == target.inode)) {
         stg_place_moving(); /* before the places: who has looked by the old name is late */
-        stg_tier_renamed(stg_inode_of(new_parent), new_name);
-        if (flags & RENAME_EXCHANGE)
-            stg_tier_renamed(stg_inode_of(parent), name);
         known_moved(&moved, stg_inode_of(new_parent), new_name);
         if (flags & RENAME_EXCHANGE)
             known_moved(&target, stg_inode_of(parent), name);

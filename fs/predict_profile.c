@@ -14,6 +14,7 @@
 #include "fs/listing.h"
 #include "fs/predict_impl.h"
 #include "fs/staging.h"
+#include "fs/tier.h"
 #include "util/crew.h"
 #include "util/log.h"
 
@@ -395,6 +396,9 @@ int stg_profiles_load(const char *path) {
 void stg_profiles_start(void) {
     if (at_mount.left_out)
         stg_warning("%zu lines of the profile are too many, and left out", at_mount.left_out);
+    /* What is on disk is good for what is seen of the source: that is looked at in the meantime. */
+    if (stg_fs.root->volume->remote && stg_predict_is_on(STG_PREDICT_PROFILES))
+        stg_tier_add_folders(&at_mount);
     if (at_mount.count)
         (void)stg_profiles_follow(&at_mount, true);
     stg_profile_fini(&at_mount);

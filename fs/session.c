@@ -251,6 +251,7 @@ static int mount_and_loop(void) {
         error = stg_sync_start();
     if (!error)
         error = loop();
+    stg_tier_ending();
     if (error)
         stg_error("the mount on %s ends: %s", stg_fs.options.mountpoint, strerror(-error));
     stg_ending_step(10);

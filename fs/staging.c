@@ -649,6 +649,28 @@ bool stg_staging_predict(struct stg_inode *inode) {
     return begun;
 }
 
+/* What the inode has is of the past. Its object, referenced; NULL where it has none. */
+static struct stg_object *withdraw(struct stg_inode *inode) {
+    struct stg_object *object;
+
+    if (!cache || !inode->staged)
+        return NULL;
+    stg_ranges_drop(inode);
+    stg_ranges_unsee(inode); /* what it is now, the next look will tell */
+    object = object_of(inode);
+    if (object)
+        stg_object_invalidate(cache, object);
+    return object;
+}
+
+/* The same, and that is all. */
+static void drop(struct stg_inode *inode) {
+    struct stg_object *object = withdraw(inode);
+
+    if (object)
+        stg_object_unref(cache, object);
+}
+
 void stg_staging_unstage(struct stg_inode *inode) {
     struct stg_lock *lock = stg_inode_io_lock(inode);
 
@@ -662,7 +684,7 @@ void stg_staging_unstage(struct stg_inode *inode) {
     }
     stg_lock_drop(lock);
     stg_keep_sweep(); /* what is held for a mapping that is not there is not in use */
-    stg_staging_withdraw(inode);
+    drop(inode);
 }
 
 bool stg_staging_join_set(struct stg_inode *inode, uint32_t set) {
@@ -767,22 +789,10 @@ bool stg_staging_is_of_source(int error) {
 
 /* ---- changes ---- */
 
-/* What the inode has is of the past. Its object, referenced; NULL where it has none. */
-static struct stg_object *withdraw(struct stg_inode *inode) {
-    struct stg_object *object;
-
-    if (!cache || !inode->staged)
-        return NULL;
-    stg_ranges_drop(inode);
-    stg_ranges_unsee(inode); /* what it is now, the next look will tell */
-    object = object_of(inode);
-    if (object)
-        stg_object_invalidate(cache, object);
-    return object;
-}
-
 void stg_staging_changed(struct stg_inode *inode) {
     struct stg_object *object = withdraw(inode);
+
+    stg_tier_changed(inode);
 
     /* One that is in use is made current: who has it open or mapped sees the change. */
     if (object && stg_object_state(cache, object) == STG_STALE)
@@ -792,10 +802,8 @@ void stg_staging_changed(struct stg_inode *inode) {
 }
 
 void stg_staging_withdraw(struct stg_inode *inode) {
-    struct stg_object *object = withdraw(inode);
-
-    if (object)
-        stg_object_unref(cache, object);
+    drop(inode);
+    stg_tier_changed(inode);
 }
 
 void stg_staging_free(struct stg_inode *inode) {

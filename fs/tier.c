@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -67,6 +68,12 @@ static int check_place(const char *path, const char *above) {
                   path);
         return -EINVAL;
     }
+    if (fd < 0) {
+        int error = -errno;
+
+        stg_error("stage_dir=%s: %s: %s", path, above, strerror(-error));
+        return error;
+    }
     if (stg_volume_is_remote(fd)) {
         stg_error("stage_dir=%s: it is on another machine, or served by a program; give a "
                   "directory on a local disk",
@@ -76,8 +83,9 @@ static int check_place(const char *path, const char *above) {
     return 0;
 }
 
-static int decide_size(const char *above) {
+static int decide_size(const char *path, const char *above) {
     struct stg_options *options = &stg_fs.options;
+    uint64_t there_bytes = stg_disk_bytes_in(path);
     struct statvfs info;
     uint64_t free_bytes;
 
@@ -91,9 +99,12 @@ static int decide_size(const char *above) {
     options->stage_bytes = DEFAULT_BYTES;
     if (statvfs(above, &info))
         return 0;
-    free_bytes = (uint64_t)info.f_bavail * info.f_frsize / DEFAULT_PART;
+    free_bytes = ((uint64_t)info.f_bavail * info.f_frsize + there_bytes) / DEFAULT_PART;
     if (options->stage_bytes > free_bytes)
         options->stage_bytes = free_bytes > STG_DISK_MIN_BYTES ? free_bytes : STG_DISK_MIN_BYTES;
+    if (options->stage_bytes <
+        there_bytes) /* others have filled the disk since: what is there stays */
+        options->stage_bytes = there_bytes;
     return 0;
 }
 
@@ -123,7 +134,7 @@ int stg_tier_check(void) {
     }
     error = check_place(path, above);
     if (!error)
-        error = decide_size(above);
+        error = decide_size(path, above);
     if (!error)
         error = stg_mounts_describe(stg_fs.source_fd, stg_fs.options.source, source, SOURCE_BYTES);
     return error ? error : stg_disk_claim(path, source, &disk);
@@ -134,6 +145,8 @@ void stg_tier_start(void) {
         (void)stg_disk_start(disk, stg_fs.options.stage_bytes); /* it has said what is wrong */
 }
 
+void stg_tier_ending(void) { stg_disk_ending(disk); }
+
 void stg_tier_stop(void) {
     stg_disk_stop(disk);
     stg_disk_free(disk);
@@ -142,9 +155,10 @@ void stg_tier_stop(void) {
 
 /* ---- names ---- */
 
-bool stg_tier_lasting(struct stg_inode *inode, char *path, bool *ret_numbers_last) {
-    if (inode->volume != stg_fs.root->volume)
-        return false;
+/* Whether there may be copies of an inode on disk. */
+enum { UNKNOWN, NONE, SOME };
+
+static bool name_of(struct stg_inode *inode, char *path, bool *ret_numbers_last) {
     *ret_numbers_last = inode->volume->handles;
     if (!inode->volume->handles)
         return stg_where(inode, path);
@@ -152,24 +166,64 @@ bool stg_tier_lasting(struct stg_inode *inode, char *path, bool *ret_numbers_las
     return true;
 }
 
+bool stg_tier_lasting(struct stg_inode *inode, char *path, bool *ret_numbers_last) {
+    if (inode->volume != stg_fs.root->volume)
+        return false;
+    atomic_store(&inode->on_disk, SOME);
+    return name_of(inode, path, ret_numbers_last);
+}
+
+static void add_folder(const char *folder, void *context) {
+    if (stg_profile_add(context, STG_PROFILE_FOLDER, 0, *folder ? folder : "."))
+        ((struct stg_profile *)context)->left_out++; /* without memory it is looked at later */
+}
+
+void stg_tier_add_folders(struct stg_profile *profile) {
+    if (disk && !stg_fs.root->volume->handles)
+        stg_disk_each_folder(disk, add_folder, profile);
+}
+
 /* ---- changes ---- */
 
+static bool is_kept(const struct stg_inode *inode) {
+    return disk && inode->volume == stg_fs.root->volume;
+}
+
 static bool is_kept_by_path(const struct stg_inode *inode) {
-    return disk && !inode->volume->handles && inode->volume == stg_fs.root->volume;
+    return is_kept(inode) && !inode->volume->handles;
+}
+
+void stg_tier_changed(struct stg_inode *inode) {
+    char path[PATH_MAX];
+    bool unused;
+
+    if (!is_kept(inode) || !stg_inode_is_regular(inode) ||
+        atomic_exchange(&inode->on_disk, NONE) == NONE)
+        return;
+    /* One without a name is not asked for by that any more, and what has its name is another. */
+    if (name_of(inode, path, &unused))
+        stg_disk_forget(disk, path, false);
 }
 
 void stg_tier_retimed(struct stg_inode *inode) {
     char path[PATH_MAX];
 
-    if (is_kept_by_path(inode) && stg_inode_is_regular(inode) && stg_where(inode, path))
+    if (!is_kept_by_path(inode) || !stg_inode_is_regular(inode) || atomic_load(&inode->nameless))
+        return;
+    if (stg_where(inode, path))
         stg_disk_forget(disk, path, false);
+    else
+        stg_disk_give_up(disk);
 }
 
-void stg_tier_renamed(struct stg_inode *folder, const char *name) {
+void stg_tier_renamed(struct stg_inode *folder, const char *name, bool is_folder) {
     stg_auto_free char *whole = NULL;
     char path[PATH_MAX];
 
-    if (is_kept_by_path(folder) && stg_where(folder, path) &&
-        asprintf(&whole, "%s%s%s", path, *path ? "/" : "", name) > 0)
-        stg_disk_forget(disk, whole, true);
+    if (!is_kept_by_path(folder))
+        return;
+    if (stg_where(folder, path) && asprintf(&whole, "%s%s%s", path, *path ? "/" : "", name) > 0)
+        stg_disk_forget(disk, whole, is_folder);
+    else
+        stg_disk_give_up(disk);
 }

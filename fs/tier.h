@@ -17,6 +17,7 @@
 
 #include "cache/disk.h"
 #include "fs/inode.h"
+#include "util/profile.h"
 
 /*
  * What the options say of it, and takes the folder; before anything is mounted. 0, or -errno after
@@ -30,19 +31,31 @@ int stg_tier_check(void);
  */
 void stg_tier_start(void);
 
+/* The mount is gone, and the rest of this process is going. */
+void stg_tier_ending(void);
+
 /* Writes what is queued; nobody asks any more. */
 void stg_tier_stop(void);
 
 /* NULL where there is none. */
 struct stg_disk *stg_tier_disk(void);
 
+/* Adds the folders that copies are kept of, where these are told apart by paths. */
+void stg_tier_add_folders(struct stg_profile *profile);
+
 /* As of source.h. May look at the source. */
 bool stg_tier_lasting(struct stg_inode *inode, char *path, bool *ret_numbers_last);
 
-/* The times of the file were set through the mount. */
+/* The content of the file was changed, or may have been. */
+void stg_tier_changed(struct stg_inode *inode);
+
+/*
+ * The times of the file are set through the mount: before that, so that no copy is taken for what
+ * it is then, and after it, so that none is kept of what it was.
+ */
 void stg_tier_retimed(struct stg_inode *inode);
 
-/* The name in the folder is another object's from now on, by a rename or a link. */
-void stg_tier_renamed(struct stg_inode *folder, const char *name);
+/* The name in the folder becomes another object's, by a rename or a link; before it, and after. */
+void stg_tier_renamed(struct stg_inode *folder, const char *name, bool is_folder);
 
 #endif

@@ -173,6 +173,25 @@ check "many changes of mode hold few descriptors" user_sh '
 check "few indeed" test "$(open_files)" -lt 150
 check "unmounted" as_user_suid fusermount3 -u "$MNT"
 check "that daemon is gone" wait_for 60 none_left
+
+# ---- copies on disk ----
+
+ctl_disk() { user_sh '"$1" stats --json "$2" | python3 -c "import json, sys; print(json.load(sys.stdin)[\"disk\"][sys.argv[1]])" "$3"' \
+    "$BUILD_DIR/client/stagectl" "$MNT" "$1"; }
+user_sh 'head -c 30000 /dev/urandom >"$1/kept"' "$SRC"
+mkdir -m 700 "$WORK/stage"
+user_refused "a stage directory of root's" "stage=prefetch,stage_dir=$WORK/stage"
+chown "$TUSER" "$WORK/stage"
+for round in 1 2; do
+    check "mounts with a stage directory, time $round" user_mount "stage=prefetch,stage_dir=$WORK/stage"
+    check "reads, time $round" user_sh 'cmp "$1/kept" "$2/kept"' "$MNT" "$SRC"
+    [ "$round" = 1 ] || check "from there" test "$(ctl_disk hits)" -gt 0
+    check "unmounted, time $round" as_user_suid fusermount3 -u "$MNT"
+    check "both processes are gone, time $round" wait_for 60 none_left
+done
+
+# ---- few watches ----
+
 limit=/proc/sys/fs/inotify/max_user_watches
 before=$(cat $limit)
 if { echo 4 >$limit; } 2>/dev/null; then
