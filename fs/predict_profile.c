@@ -63,6 +63,10 @@ static unsigned share = SHARE;
 static size_t furthest; /* of the files that were staged: its number in the plan */
 static unsigned turn;   /* of the plan; written under both locks */
 
+/* Not a step: the folders of what is kept on disk are to become such. */
+static struct stg_crew_work kept_folders;
+
+static void follow_kept(void);
 static void work(struct stg_crew_work *work);
 static void drop_work(struct stg_crew_work *work);
 static struct stg_crew crew = STG_CREW(STG_RANK_PLACES, .name = "the profile",
@@ -145,7 +149,10 @@ static void drop(struct step *step) {
     free(step);
 }
 
-static void drop_work(struct stg_crew_work *work) { drop((struct step *)(void *)work); }
+static void drop_work(struct stg_crew_work *work) {
+    if (work != &kept_folders)
+        drop((struct step *)(void *)work);
+}
 
 /* Takes the next entry: what is put off comes first. NULL: none, or enough is being followed. */
 static struct step *take(void) {
@@ -289,7 +296,13 @@ static void put_off_locked(struct step *step) {
 
 static void work(struct stg_crew_work *work) {
     struct step *step = (struct step *)(void *)work;
-    bool done = follow(step);
+    bool done;
+
+    if (work == &kept_folders) {
+        follow_kept();
+        return;
+    }
+    done = follow(step);
 
     if (done)
         drop(step);
@@ -393,13 +406,23 @@ int stg_profiles_load(const char *path) {
     return error;
 }
 
+/* What is on disk is good for what is seen of the source: its folders are looked at. */
+static void follow_kept(void) {
+    struct stg_profile kept = STG_PROFILE_NONE;
+
+    stg_tier_add_folders(&kept);
+    if (kept.count)
+        (void)stg_profiles_follow(&kept, false);
+    stg_profile_fini(&kept);
+}
+
 void stg_profiles_start(void) {
     if (at_mount.left_out)
         stg_warning("%zu lines of the profile are too many, and left out", at_mount.left_out);
-    /* What is on disk is good for what is seen of the source: that is looked at in the meantime. */
-    if (stg_fs.root->volume->remote && stg_predict_is_on(STG_PREDICT_PROFILES))
-        stg_tier_add_folders(&at_mount);
     if (at_mount.count)
         (void)stg_profiles_follow(&at_mount, true);
     stg_profile_fini(&at_mount);
+    /* By a thread, as there may be many; where the mount ends first, not at all. */
+    if (stg_fs.root->volume->remote && stg_predict_is_on(STG_PREDICT_PROFILES) && stg_tier_disk())
+        (void)stg_crew_push(&crew, &kept_folders);
 }

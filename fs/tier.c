@@ -102,8 +102,8 @@ static int decide_size(const char *path, const char *above) {
     free_bytes = ((uint64_t)info.f_bavail * info.f_frsize + there_bytes) / DEFAULT_PART;
     if (options->stage_bytes > free_bytes)
         options->stage_bytes = free_bytes > STG_DISK_MIN_BYTES ? free_bytes : STG_DISK_MIN_BYTES;
-    if (options->stage_bytes <
-        there_bytes) /* others have filled the disk since: what is there stays */
+    /* Others may have filled the disk since then: what is there stays. */
+    if (options->stage_bytes < there_bytes)
         options->stage_bytes = there_bytes;
     return 0;
 }
@@ -205,14 +205,22 @@ void stg_tier_changed(struct stg_inode *inode) {
         stg_disk_forget(disk, path, false);
 }
 
+/* One that was never named, or is not any more, is not found by a path. */
+static bool has_name(struct stg_inode *inode) {
+    stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
+    struct stat info;
+
+    return stg_inode_fd(inode, &lent) || fstat(lent.fd, &info) || info.st_nlink;
+}
+
 void stg_tier_retimed(struct stg_inode *inode) {
     char path[PATH_MAX];
 
-    if (!is_kept_by_path(inode) || !stg_inode_is_regular(inode) || atomic_load(&inode->nameless))
+    if (!is_kept_by_path(inode) || !stg_inode_is_regular(inode))
         return;
     if (stg_where(inode, path))
         stg_disk_forget(disk, path, false);
-    else
+    else if (has_name(inode))
         stg_disk_give_up(disk);
 }
 
