@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # variants: default uring-off staged pagecache
 # sanitizers: address thread
-# sanitized: staged pagecache
+# sanitized: staged
 # timeout: 300
 #
 # Native parity: every operation done in a plain directory and in the mount, as root, as an ordinary user, and on

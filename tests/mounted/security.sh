@@ -5,6 +5,7 @@
 # and as ordinary users, and both must come out the same.
 # variants: default uring-off staged pagecache
 # sanitizers: address
+# sanitized: staged
 # timeout: 240
 
 set -euo pipefail

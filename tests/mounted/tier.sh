@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # variants: default pagecache
 # sanitizers: address thread
+# sanitized: default
 # timeout: 300
 #
 # Copies that outlive the mount: the next mount takes them from the stage directory, and never one that the source has

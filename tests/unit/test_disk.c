@@ -524,6 +524,13 @@ static void damage(unsigned seed, unsigned bytes, off_t from) {
 /* Of the sanitizers; where there is none, NULL. */
 extern void __sanitizer_set_report_path(const char *path) __attribute__((weak));
 
+/* How many stores are damaged; each is slow with a sanitizer, whose builds see fewer of them. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define DAMAGED 12
+#else
+#define DAMAGED 60
+#endif
+
 static bool quiet;
 
 /* What LMDB does to the process that writes a damaged store is known, and of no account. */
@@ -536,7 +543,7 @@ static void be_quiet(void) {
 static void test_damaged_bytes(void **state) {
     (void)state;
     quiet = true;
-    for (unsigned seed = 0; seed < 60; seed++) {
+    for (unsigned seed = 0; seed < DAMAGED; seed++) {
         struct stg_disk *disk;
 
         empty(stage);
@@ -559,7 +566,7 @@ static void test_damaged_pages(void **state) {
     (void)state;
     quiet = true;
     data_path(path);
-    for (unsigned seed = 0; seed < 30; seed++) {
+    for (unsigned seed = 0; seed < DAMAGED / 2; seed++) {
         struct stg_disk *disk;
         struct stat info;
         int fd;
