@@ -134,7 +134,6 @@ struct stg_disk {
 
     pid_t child;                   /* that writes; 0: none */
     int child_fd;                  /* the socket to it, and in it to us; the writing thread's own */
-    atomic_bool is_suspect;        /* the store is not to be opened again */
     _Atomic int64_t full_until_ns; /* monotonic */
     struct stg_disk_totals totals; /* the child's own, as all below that is not atomic */
     _Atomic uint64_t used_bytes;

@@ -156,7 +156,7 @@ void stg_object_unref(struct stg_cache *cache, struct stg_object *object) {
 
 /* ---- fetching ---- */
 
-static int64_t now_ns(const struct stg_cache *cache) {
+int64_t stg_stage_now_ns(const struct stg_cache *cache) {
     return cache->config.now_ns ? cache->config.now_ns() : stg_clock_realtime_ns();
 }
 
@@ -227,7 +227,7 @@ static int fill(struct stg_cache *cache, const struct stg_object *object, struct
     bool again = !fetching;
     struct stg_fill_limits limits = {.max_bytes = most_bytes(cache, again),
                                      .again = again,
-                                     .now_ns = now_ns(cache),
+                                     .now_ns = stg_stage_now_ns(cache),
                                      .settle_ns = again ? 0 : cache->config.settle_ns,
                                      .came = again ? NULL : content_came,
                                      .context = fetching};
@@ -604,7 +604,7 @@ int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool 
         stg_stage_count(&cache->stats.refreshed);
     /* Else it stays for those alone who have it, until it is looked at once more. */
     if (!error && !object->shared && !is_overtaken_locked(object, &filled) &&
-        stg_fill_is_settled(&filled.identity, now_ns(cache), cache->config.settle_ns)) {
+        stg_fill_is_settled(&filled.identity, stg_stage_now_ns(cache), cache->config.settle_ns)) {
         stg_stage_move_locked(cache, object, STG_HOT);
         object->identity = filled.identity;
         stg_fifo_add(&cache->hot, &object->hot, object->hash,

@@ -9,7 +9,6 @@
  */
 #include "cache/disk.h"
 #include "cache/stage_impl.h"
-#include "util/clock.h"
 
 #include <limits.h>
 
@@ -71,8 +70,7 @@ static bool is_settled(const struct stg_identity *now, int64_t now_ns, int64_t s
 struct stg_stage_begun stg_stage_begin(struct stg_cache *cache) {
     if (!cache->config.disk)
         return (struct stg_stage_begun){0};
-    return (struct stg_stage_begun){.now_ns = cache->config.now_ns ? cache->config.now_ns()
-                                                                   : stg_clock_realtime_ns(),
+    return (struct stg_stage_begun){.now_ns = stg_stage_now_ns(cache),
                                     .forgotten = stg_disk_forgotten(cache->config.disk)};
 }
 

@@ -70,6 +70,9 @@ static inline void stg_stage_count(_Atomic uint64_t *counter) {
 
 /* ---- stage.c ---- */
 
+/* The time of day, as the configuration has it. */
+int64_t stg_stage_now_ns(const struct stg_cache *cache);
+
 void stg_stage_move_locked(struct stg_cache *cache, struct stg_object *object,
                            enum stg_state state);
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include "fs/tier.h"
 
-#include "fs/kernel_abi.h"
 #include "fs/mounts.h"
 #include "fs/where.h"
 #include "util/cleanup.h"
