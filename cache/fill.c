@@ -54,7 +54,7 @@ static int fill_open(const struct stg_source *source, int handle, struct stg_ran
     uint64_t bytes;
     ssize_t got;
     bool to_end;
-    int error = source->ops->identify(source->context, handle, false, &filled->identity);
+    int error = source->ops->identify(source->context, handle, limits.may_mix, &filled->identity);
 
     if (!error)
         error = bytes_in_range(range, filled->identity.size_bytes, limits.max_bytes, &bytes);
@@ -70,15 +70,18 @@ static int fill_open(const struct stg_source *source, int handle, struct stg_ran
     got = read_fully(source, handle, content, bytes + to_end, range.offset);
     if (got < 0)
         return (int)got;
-    if ((uint64_t)got != bytes)
+    filled->mixed = (uint64_t)got != bytes;
+    if (filled->mixed && !limits.may_mix)
         return -ESTALE;
     filled->content = content;
-    filled->bytes = bytes;
+    filled->bytes = (uint64_t)got < bytes ? (uint64_t)got : bytes;
     if (limits.came)
         limits.came(limits.context, filled);
     error = source->ops->identify(source->context, handle, true, &after);
-    if (!error && !stg_identity_equal(&filled->identity, &after))
-        error = -ESTALE;
+    if (!error && !stg_identity_equal(&filled->identity, &after)) {
+        filled->mixed = true;
+        error = limits.may_mix ? 0 : -ESTALE;
+    }
     if (!error)
         content = NULL; /* the caller's */
     return error;

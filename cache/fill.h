@@ -23,6 +23,7 @@ struct stg_filled {
     char *content;                /* owned by whoever has this */
     uint64_t bytes;               /* of content: of a range as much as the file has of it */
     uint64_t took_ns;
+    bool mixed; /* of more than one version, as stg_fill_limits allowed it */
 };
 
 struct stg_fill_limits {
@@ -30,6 +31,7 @@ struct stg_fill_limits {
     int64_t now_ns;     /* the time of day that the source's times are compared with */
     bool again;         /* as of source.h: for a copy that is in use */
     int64_t settle_ns;  /* a change as young as that may be followed by one that does not show */
+    bool may_mix;       /* parts of several versions will do, as who reads the file itself gets */
     /*
      * Gets what was read before it is known to be of one version: as good as what the source would
      * have given to who reads it himself, and not to be kept. NULL: nobody.

@@ -22,6 +22,8 @@
 #define GHOSTS 65536
 /* A file that changes faster than it can be fetched: the copies in use are of what it was. */
 #define REWRITES_MAX 16
+/* A file that changed as often while it was read is taken as it is read. */
+#define WHOLE_TRIES 4
 /* Compression works on the stack, too. */
 #define WORKER_STACK_BYTES ((size_t)1 << 20)
 
@@ -223,10 +225,11 @@ static uint64_t most_bytes(const struct stg_cache *cache, bool in_use) {
 
 /* For a copy in use (`fetching` is NULL) whatever the file is now will do. */
 static int fill(struct stg_cache *cache, const struct stg_object *object, struct fetching *fetching,
-                struct stg_filled *ret_filled) {
+                bool may_mix, struct stg_filled *ret_filled) {
     bool again = !fetching;
     struct stg_fill_limits limits = {.max_bytes = most_bytes(cache, again),
                                      .again = again,
+                                     .may_mix = may_mix,
                                      .now_ns = stg_stage_now_ns(cache),
                                      .settle_ns = again ? 0 : cache->config.settle_ns,
                                      .came = again ? NULL : content_came,
@@ -280,7 +283,7 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
     if (!error)
         from_disk = stg_stage_from_disk(cache, object, &filled);
     if (!error && !from_disk)
-        error = fill(cache, object, &fetching, &filled);
+        error = fill(cache, object, &fetching, false, &filled);
     if (!error)
         error = stg_reclaim_keep(cache, filled.content, filled.bytes, &copy);
     stg_lock_take(&cache->lock);
@@ -469,10 +472,14 @@ void stg_object_unshare(struct stg_cache *cache, struct stg_object *object) {
     stg_lock_drop(&cache->lock);
 }
 
-void stg_object_await(struct stg_cache *cache, struct stg_object *object) {
-    stg_lock_take(&cache->lock);
+static void await_locked(struct stg_cache *cache, const struct stg_object *object) {
     while (object->busy)
         (void)stg_lock_wait(&cache->lock, &cache->rewritten, NULL); /* looked at again */
+}
+
+void stg_object_await(struct stg_cache *cache, struct stg_object *object) {
+    stg_lock_take(&cache->lock);
+    await_locked(cache, object);
     stg_lock_drop(&cache->lock);
 }
 
@@ -564,9 +571,9 @@ static bool begin_refresh(struct stg_cache *cache, struct stg_object *object, bo
 }
 
 /* Makes the copy of a busy object what the file is. 0 or -errno; `ret_filled` is the caller's. */
-static int rewrite(struct stg_cache *cache, struct stg_object *object,
+static int rewrite(struct stg_cache *cache, struct stg_object *object, bool may_mix,
                    struct stg_filled *ret_filled) {
-    int error = fill(cache, object, NULL, ret_filled);
+    int error = fill(cache, object, NULL, may_mix, ret_filled);
 
     /* The copy is ours while the object is busy. */
     return error
@@ -574,7 +581,8 @@ static int rewrite(struct stg_cache *cache, struct stg_object *object,
                : stg_reclaim_rewrite(cache, &object->copy, ret_filled->content, ret_filled->bytes);
 }
 
-int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool by_writer) {
+static int refresh(struct stg_cache *cache, struct stg_object *object, bool by_writer,
+                   bool may_mix) {
     struct stg_filled filled = {0};
     struct stg_waiter *waiters;
     struct stg_copy copy;
@@ -583,7 +591,7 @@ int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool 
 
     if (!begin_refresh(cache, object, by_writer, &version))
         return -EBUSY;
-    error = rewrite(cache, object, &filled);
+    error = rewrite(cache, object, may_mix, &filled);
     stg_lock_take(&cache->lock);
     /* Who saw that it changed again has found the object busy, and left it to us. */
     for (int i = 0; i < REWRITES_MAX && !by_writer && !object->freed && object->is_seen &&
@@ -592,7 +600,7 @@ int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool 
         object->is_seen = false;
         stg_lock_drop(&cache->lock);
         stg_filled_fini(&filled);
-        error = rewrite(cache, object, &filled);
+        error = rewrite(cache, object, may_mix, &filled);
         stg_lock_take(&cache->lock);
     }
     /* Writers come one at a time; what raised the version for them is their coming. */
@@ -603,7 +611,7 @@ int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool 
     if (!error)
         stg_stage_count(&cache->stats.refreshed);
     /* Else it stays for those alone who have it, until it is looked at once more. */
-    if (!error && !object->shared && !is_overtaken_locked(object, &filled) &&
+    if (!error && !filled.mixed && !object->shared && !is_overtaken_locked(object, &filled) &&
         stg_fill_is_settled(&filled.identity, stg_stage_now_ns(cache), cache->config.settle_ns)) {
         stg_stage_move_locked(cache, object, STG_HOT);
         object->identity = filled.identity;
@@ -618,6 +626,36 @@ int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool 
     give_up(cache, object, &copy);
     stg_object_unref(cache, object);
     return error;
+}
+
+int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool by_writer) {
+    return refresh(cache, object, by_writer, false);
+}
+
+/* Waits for a refresh that is under way. Has it to be fetched anew then? */
+static bool is_stale_at_rest(struct stg_cache *cache, struct stg_object *object) {
+    bool stale;
+
+    stg_lock_take(&cache->lock);
+    if (object->state == STG_STALE) /* and stays it while it is busy */
+        await_locked(cache, object);
+    stale = object->state == STG_STALE && !object->shared;
+    stg_lock_drop(&cache->lock);
+    return stale;
+}
+
+int stg_object_follow(struct stg_cache *cache, struct stg_object *object) {
+    int error = 0;
+    int tries = 0;
+
+    while (is_stale_at_rest(cache, object)) {
+        error = refresh(cache, object, false, tries >= WHOLE_TRIES);
+        if (error == -EBUSY)
+            continue; /* somebody was faster */
+        if (error != -ESTALE || ++tries > WHOLE_TRIES)
+            return error;
+    }
+    return 0;
 }
 
 struct stg_object_view stg_object_view(struct stg_cache *cache, struct stg_object *object) {

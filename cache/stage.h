@@ -177,6 +177,15 @@ void stg_object_unshare(struct stg_cache *cache, struct stg_object *object);
  */
 int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool by_writer);
 
+/*
+ * Is over when who holds the copy sees what the file was when this was called, or later: a refresh
+ * that is under way is waited for, and made once more where it has missed that. A file that is
+ * written all the time is taken as who reads it himself would find it. Nothing to do but for a copy
+ * that is stale, and not its writers' own. Returns 0; -ESTALE, changed by another who looks after
+ * it; or the source's error.
+ */
+int stg_object_follow(struct stg_cache *cache, struct stg_object *object);
+
 /* Waits for a refresh that is under way. */
 void stg_object_await(struct stg_cache *cache, struct stg_object *object);
 

@@ -82,15 +82,21 @@ static struct stg_object *object_of(struct stg_inode *inode) {
 
 void stg_staging_unref(struct stg_object *object) { stg_object_unref(cache, object); }
 
-/* The source is seen to be `now`: is the copy still of that? One in use is made so. */
-static void compare(struct stg_object *object, const struct stg_identity *now) {
-    if (stg_object_validate(cache, object, now) && stg_object_state(cache, object) != STG_STALE)
+/*
+ * The source is seen to be `now`: is the copy still of that? One in use is made so; where another
+ * thread is at it, `follow` waits for that.
+ */
+static void compare(struct stg_object *object, const struct stg_identity *now, bool follow) {
+    (void)stg_object_validate(cache, object, now); /* the state tells */
+    if (stg_object_state(cache, object) != STG_STALE)
         return;
-    if (stg_object_state(cache, object) == STG_STALE)
+    if (follow)
+        (void)stg_object_follow(cache, object); /* of what cannot be read, what is there stays */
+    else
         (void)stg_object_refresh(cache, object, false); /* or with the next look */
 }
 
-void stg_staging_saw(struct stg_inode *inode, const struct statx *stx) {
+static void saw(struct stg_inode *inode, const struct statx *stx, bool follow) {
     struct stg_identity now;
     struct stg_lock *lock;
     struct stg_object *object;
@@ -109,9 +115,11 @@ void stg_staging_saw(struct stg_inode *inode, const struct statx *stx) {
     object = object_of(inode);
     if (!object)
         return;
-    compare(object, &now);
+    compare(object, &now, follow);
     stg_object_unref(cache, object);
 }
+
+void stg_staging_saw(struct stg_inode *inode, const struct statx *stx) { saw(inode, stx, false); }
 
 bool stg_staging_is_outdated(struct stg_inode *inode) {
     struct stg_object *object;
@@ -127,7 +135,7 @@ bool stg_staging_is_outdated(struct stg_inode *inode) {
     return outdated;
 }
 
-static int look(struct stg_inode *inode) {
+static int look_and(struct stg_inode *inode, bool follow) {
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
     struct statx stx;
     int error = stg_inode_fd(inode, &lent);
@@ -136,12 +144,14 @@ static int look(struct stg_inode *inode) {
         return error;
     if (statx(lent.fd, "", AT_EMPTY_PATH, STG_STATX_MASK, &stx))
         return -errno;
-    stg_staging_saw(inode, &stx);
+    saw(inode, &stx, follow);
     return 0;
 }
 
+static int look(struct stg_inode *inode) { return look_and(inode, false); }
+
 void stg_staging_recheck(struct stg_inode *inode) {
-    if (cache && inode->staged && stg_inode_is_regular(inode) && look(inode))
+    if (cache && inode->staged && stg_inode_is_regular(inode) && look_and(inode, true))
         stg_staging_withdraw(inode); /* it is gone, or cannot be looked at */
 }
 
@@ -795,10 +805,10 @@ void stg_staging_changed(struct stg_inode *inode) {
     stg_tier_changed(inode);
 
     /* One that is in use is made current: who has it open or mapped sees the change. */
-    if (object && stg_object_state(cache, object) == STG_STALE)
-        (void)stg_object_refresh(cache, object, false); /* or with the next look */
-    if (object)
-        stg_object_unref(cache, object);
+    if (!object)
+        return;
+    (void)stg_object_follow(cache, object); /* of what cannot be read, what is there stays */
+    stg_object_unref(cache, object);
 }
 
 void stg_staging_withdraw(struct stg_inode *inode) {

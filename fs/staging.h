@@ -79,7 +79,10 @@ bool stg_staging_is_of_source(int error);
 /* The source's attributes were seen. May wait for the source where a copy in use is outdated. */
 void stg_staging_saw(struct stg_inode *inode, const struct statx *stx);
 
-/* The source may have changed: it is looked at where there is a copy. May wait for the source. */
+/*
+ * The source may have changed: it is looked at where there is a copy, and who has that open sees
+ * what it is now when this returns. May wait for the source, and for another thread that does.
+ */
 void stg_staging_recheck(struct stg_inode *inode);
 
 /* Is an outdated copy of the inode still in use, so that its attributes must not be kept? */

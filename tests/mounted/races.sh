@@ -720,6 +720,49 @@ else
     skip "a late fetch" "slowfs is not built"
 fi
 
+# ---- a copy in use that is being fetched anew, against a sync ----
+
+# Who opens a file of which a stale copy is in use has that fetched anew; a sync that comes meanwhile must not be over
+# before that is.
+renewal_against_sync() {
+    local reader
+    new_dirs
+    mount_slow "latency_us=300,timeout=0,coarse" # there is no ctime: a file is as old as it says
+    version() { # LETTER AGE
+        head -c 20000 /dev/zero | tr '\0' "$1" >"$SLOW_UNDER/file"
+        touch -d "$2 ago" "$SLOW_UNDER/file"
+    }
+    version a "2 hours"
+    mount_fs stage=prefetch,coherence=frozen || done_testing
+    exec 3<"$MNT/file"
+    check "renewal: a copy is in use" "${STAGECTL[@]}" unstage "$MNT/file"
+    version b "1 hour"
+    stat "$SRC/file" >/dev/null # else the source's own client would have the sync's look wait for the READ
+    # An open, with what the kernel knows already: for a lookup or a stat a sync waits anyway.
+    slow_control gate=READ
+    cat "$MNT/file" </dev/null >/dev/null 2>&1 3<&- &
+    reader=$!
+    own_process "$reader"
+    check "renewal: an open fetches it anew" slow_wait_held
+    check "renewal: a sync waits for that" exits 3 timeout 20 "${STAGECTL[@]}" sync -t 1 "$MNT"
+    slow_control ""
+    check "renewal: and is over after it" timeout 20 "${STAGECTL[@]}" sync "$MNT"
+    same "renewal: who has it open sees what it is" b "$(head -c 1 <&3)"
+    wait "$reader" || true
+    exec 3<&-
+    end_slow "renewal"
+}
+exits() { # STATUS CMD...
+    local status=0
+    "${@:2}" || status=$?
+    [ "$status" = "$1" ] || { echo "status $status" && return 1; }
+}
+if ! have_slowfs; then
+    skip "renewal against a sync" "slowfs is not built"
+elif [ "$VARIANT" = default ]; then
+    renewal_against_sync
+fi
+
 # ---- eviction against open ----
 
 if have_slowfs; then

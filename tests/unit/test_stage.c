@@ -32,6 +32,7 @@ static struct {
     bool gate_closed; /* reads wait */
     unsigned waiting; /* at the gate */
     int fail_with;
+    bool restless; /* each read is of a new version */
 } disk = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
 /* Text that shrinks, and tells file and version in each word. */
@@ -75,6 +76,7 @@ static ssize_t disk_read(void *context, int handle, void *buffer, size_t bytes, 
 
     (void)context;
     pthread_mutex_lock(&disk.lock);
+    disk.versions[handle - HANDLE_BASE] += disk.restless && offset < FILE_BYTES;
     content_of((size_t)(handle - HANDLE_BASE), disk.versions[handle - HANDLE_BASE], content);
     disk.waiting++;
     pthread_cond_broadcast(&disk.changed);
@@ -222,7 +224,7 @@ static int hold(size_t file) {
 
 static void put(size_t file) { stg_object_put(cache, objects[file]); }
 
-static void assert_holds_version(size_t file, unsigned version) {
+static void assert_shows_version(size_t file, unsigned version) {
     char expected[FILE_BYTES];
     char got[FILE_BYTES];
 
@@ -231,6 +233,10 @@ static void assert_holds_version(size_t file, unsigned version) {
         stg_store_read(stg_cache_store(cache), stg_object_copy(objects[file]), got, FILE_BYTES, 0),
         FILE_BYTES);
     assert_memory_equal(got, expected, FILE_BYTES);
+}
+
+static void assert_holds_version(size_t file, unsigned version) {
+    assert_shows_version(file, version);
     assert_int_equal(stg_object_identity(objects[file])->ctime_ns, version);
 }
 
@@ -378,6 +384,53 @@ static void a_copy_in_use_follows_changes_during_its_refresh(void **state) {
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_int_equal(result, 0);
     assert_holds_version(6, disk.versions[6]);
+    put(6);
+    stop();
+}
+
+/* Who was told of a change during another's refresh follows it, and finds what it has missed. */
+static void what_a_refresh_has_missed_is_followed(void **state) {
+    pthread_t thread;
+    int result = -1;
+
+    (void)state;
+    in_memory = false;
+    start(ROOM(8), 0);
+    in_memory = true;
+    assert_int_equal(hold(6), STG_WANT_READY);
+    stg_object_invalidate(cache, objects[6]);
+    set_gate(true);
+    assert_int_equal(pthread_create(&thread, NULL, refresh, &result), 0);
+    await_reader(); /* it has the old content */
+    change(6);
+    stg_object_invalidate(cache, objects[6]);
+    set_gate(false);
+    assert_int_equal(stg_object_follow(cache, objects[6]), 0);
+    assert_holds_version(6, disk.versions[6]);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_holds_version(6, disk.versions[6]);
+    assert_int_equal(state_of(6), STG_HOT);
+    put(6);
+    stop();
+}
+
+/* Never the same before and after a read: who has it open sees what a read brings, all the same. */
+static void a_copy_in_use_follows_a_file_that_does_not_rest(void **state) {
+    (void)state;
+    in_memory = false;
+    start(ROOM(8), 0);
+    in_memory = true;
+    assert_int_equal(hold(6), STG_WANT_READY);
+    stg_object_invalidate(cache, objects[6]);
+    disk.restless = true;
+    assert_int_equal(stg_object_refresh(cache, objects[6], false), -ESTALE);
+    assert_int_equal(stg_object_follow(cache, objects[6]), 0);
+    disk.restless = false;
+    assert_shows_version(6, disk.versions[6]);
+    assert_int_equal(state_of(6), STG_STALE); /* and for those alone who have it */
+    assert_int_equal(stg_object_follow(cache, objects[6]), 0);
+    assert_int_equal(state_of(6), STG_HOT);
+    assert_int_equal(stg_object_follow(cache, objects[6]), 0); /* nothing to do */
     put(6);
     stop();
 }
@@ -741,6 +794,8 @@ int main(void) {
         cmocka_unit_test(a_change_during_the_fetch_is_never_kept),
         cmocka_unit_test(what_was_seen_during_the_fetch_is_compared),
         cmocka_unit_test(a_copy_in_use_follows_changes_during_its_refresh),
+        cmocka_unit_test(what_a_refresh_has_missed_is_followed),
+        cmocka_unit_test(a_copy_in_use_follows_a_file_that_does_not_rest),
         cmocka_unit_test(a_copy_in_use_follows_changes_when_memory_is_short),
         cmocka_unit_test(who_is_hasty_gets_what_was_read_and_nothing_else),
         cmocka_unit_test(what_goes_on_is_no_second_use_and_a_hasty_one_is_a_first),
