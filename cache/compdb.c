@@ -49,6 +49,8 @@ static void visit_word(struct entry *entry, const char *word) {
         entry->awaited = option;
     } else if (search) { /* -includex is another option */
         visit_argument(entry, search, word + strlen(search));
+    } else if (*word == '@' && word[1] && entry->visitor->response) {
+        entry->visitor->response(entry->visitor->context, entry->directory, word + 1);
     }
 }
 
@@ -82,8 +84,8 @@ static char *next_word(char **at) {
     return word;
 }
 
-static bool visit_command(struct entry *entry, const char *command) {
-    char *copy = strdup(command);
+static bool visit_command(struct entry *entry, const char *command, size_t bytes) {
+    char *copy = strndup(command, bytes);
     char *at = copy;
     const char *word;
 
@@ -112,7 +114,14 @@ static bool visit_entry(const struct stg_compdb_visitor *visitor, const json_t *
         if (json_is_string(argument))
             visit_word(&entry, json_string_value(argument));
     }
-    return arguments || !command || visit_command(&entry, command);
+    return arguments || !command || visit_command(&entry, command, strlen(command));
+}
+
+int stg_compdb_read_response(const char *directory, const char *text, size_t bytes,
+                             const struct stg_compdb_visitor *visitor) {
+    struct entry entry = {.visitor = visitor, .directory = directory};
+
+    return visit_command(&entry, text, bytes) ? 0 : -ENOMEM;
 }
 
 /* ---- the array ---- */

@@ -19,6 +19,8 @@ struct stg_compdb_visitor {
     void (*file)(void *context, const char *directory, const char *file);
     /* A folder that is searched for what it includes: -I, -iquote, -isystem, -idirafter. */
     void (*searched)(void *context, const char *directory, const char *path);
+    /* A file with more options: @file. NULL: nobody reads it. */
+    void (*response)(void *context, const char *directory, const char *path);
     void *context;
 };
 
@@ -31,5 +33,12 @@ struct stg_compdb_visitor {
  * no more; or -ENOMEM.
  */
 int stg_compdb_read(const char *text, size_t bytes, const struct stg_compdb_visitor *visitor);
+
+/*
+ * Visits what the options of a response file name, for a command that is run in `directory`.
+ * Returns 0 or -ENOMEM.
+ */
+int stg_compdb_read_response(const char *directory, const char *text, size_t bytes,
+                             const struct stg_compdb_visitor *visitor);
 
 #endif

@@ -2,6 +2,7 @@
 /* Owns the accounts of the predictors, the queue of guesses, and the threads that follow them. */
 #include "fs/predict_impl.h"
 
+#include "cache/depfile.h"
 #include "cache/depscan.h"
 #include "fs/coherence.h"
 #include "fs/listing.h"
@@ -193,6 +194,8 @@ void stg_predict_met(struct stg_inode *inode, struct stg_inode *folder, const ch
         inode->name_hash = (uint32_t)stg_hash_bytes(name, strlen(name), 0);
         if (stg_depscan_is_code(name))
             (void)atomic_fetch_or(&inode->hints, STG_HINT_CODE);
+        if (stg_depfile_is(name))
+            (void)atomic_fetch_or(&inode->hints, STG_HINT_DEPENDS);
         if (stg_predict_is_on(STG_PREDICT_GRAPHS) && stg_graph_is_begin(name))
             (void)stg_predict_push(STG_GUESS_GRAPH, folder, ""); /* or it is not predicted */
     }
@@ -205,6 +208,7 @@ void stg_predict_removed(struct stg_inode *inode) {
     if (inode->type != (S_IFDIR >> 12) || !inode->volume->remote || !is_any_on())
         return;
     stg_include_removed(inode);
+    stg_dependence_removed(inode);
     stg_profiles_removed(inode);
     stg_sibling_removed(inode);
 }
@@ -220,9 +224,14 @@ void stg_predict_probed(struct stg_inode *folder, const char *name) {
 }
 
 void stg_predict_content(struct stg_inode *inode, const char *content, uint64_t bytes) {
-    if ((atomic_load_explicit(&inode->hints, memory_order_relaxed) & STG_HINT_CODE) &&
-        inode->folder && stg_predict_is_on(STG_PREDICT_INCLUDES))
+    uint8_t hints = atomic_load_explicit(&inode->hints, memory_order_relaxed);
+
+    if (!inode->folder)
+        return;
+    if ((hints & STG_HINT_CODE) && stg_predict_is_on(STG_PREDICT_INCLUDES))
         stg_include_scan(inode, content, bytes);
+    if ((hints & STG_HINT_DEPENDS) && stg_predict_is_on(STG_PREDICT_GRAPHS))
+        stg_dependence_scan(inode, content, bytes);
 }
 
 /* ---- following a guess ---- */
@@ -346,6 +355,7 @@ static void follow(const struct guess *guess) {
         [STG_GUESS_GRAPH] = STG_PREDICT_GRAPHS,
         [STG_GUESS_GRAPH_FILE] = STG_PREDICT_GRAPHS,
         [STG_GUESS_GRAPH_FOLDER] = STG_PREDICT_GRAPHS,
+        [STG_GUESS_DEPENDED] = STG_PREDICT_GRAPHS,
     };
 
     if (stg_predict_holds_back(of[guess->kind]) &&
@@ -370,6 +380,9 @@ static void follow(const struct guess *guess) {
         break;
     case STG_GUESS_GRAPH_FOLDER:
         stg_graph_search(guess->name);
+        break;
+    case STG_GUESS_DEPENDED:
+        stg_dependence_stage(guess->folder, guess->name);
         break;
     }
 }
@@ -413,4 +426,5 @@ void stg_predict_stop(void) {
     stg_include_fini();
     stg_sibling_fini();
     stg_graph_fini();
+    stg_dependence_fini();
 }

@@ -7,8 +7,8 @@
  *   staged in turn, breadth first (predict_include.c);
  * - siblings: who opens the files of a folder one after the other gets the next ones
  *   (predict_sibling.c);
- * - graphs: where a build begins, what a compilation database says that it compiles
- *   (predict_graph.c);
+ * - graphs: where a build begins, what ninja remembers of earlier ones, and a compilation database
+ *   says (predict_graph.c); and what compilers have left for make (predict_depfile.c);
  * - profiles: what a build asked for that was recorded, which is no guess (predict_profile.c).
  *
  * A guess is never waited for, and never in the way: readers come first in the queue of fetches,

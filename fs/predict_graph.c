@@ -1,20 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Where a build begins, which shows in the file that it is told by (build.ninja, a Makefile), a
- * compilation database beside that file says what will be compiled, and where includes are
- * searched. The folders are made known to the predictor of includes, before a compiler has to be
- * seen asking in them; the sources are staged in the order of the database, a window ahead of the
- * build.
+ * Where a build begins, which shows in the file that it is told by (build.ninja, a Makefile), two
+ * files beside that file say more. What ninja remembers of earlier builds (.ninja_deps) names each
+ * source, and after it what that includes, in the order of those builds. A compilation database
+ * says what will be compiled, and where includes are searched, itself or in response files: the
+ * folders are made known to the predictor of includes, before a compiler has to be seen asking in
+ * them. What is named is staged in that order, a window ahead of the build.
  *
- * The database has absolute paths of whoever configured the build: on the mount, in the source, or
- * on another machine. They are taken for the tree's own where the folder of the database, or the
- * files that its first entries name, are found in the tree at the end of such a path.
- *
- * Owns the plan: what is still to be staged of the database that was read last.
+ * Owns the plan: what is still to be staged of what was read last.
  */
 #include "fs/predict_impl.h"
 
 #include "cache/compdb.h"
+#include "cache/ninjadeps.h"
+#include "fs/predict_paths.h"
 #include "fs/where.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
@@ -26,11 +25,14 @@
 
 #define DATABASE "compile_commands.json"
 #define DATABASE_MAX_BYTES ((uint64_t)4 << 20) /* parsed it may be some ten times that */
-#define PATHS_MAX_BYTES ((size_t)16 << 20)     /* of one list */
+#define MEMORY ".ninja_deps"
+#define MEMORY_MAX_BYTES ((uint64_t)32 << 20)
+#define RESPONSE_MAX_BYTES ((uint64_t)1 << 20)
+#define RESPONSES_MAX 64                   /* that are read for one database */
+#define PATHS_MAX_BYTES ((size_t)16 << 20) /* of one list */
 #define SOURCES_MAX 100000
 #define SEARCHED_MAX 1024
-#define TRIED_MAX 4 /* entries that are looked for to find out what the paths mean */
-#define WINDOW 256  /* sources that are staged and not read, at first */
+#define WINDOW 256 /* sources that are staged and not read, at first */
 #define AHEAD_PER_USED 2
 #define IDLE_MAX 1024
 
@@ -46,7 +48,7 @@ struct list {
 static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
 static struct list plan; /* protected by lock, as all below */
 static unsigned next;    /* of the plan, to be staged */
-static uint64_t loaded;  /* which version of which database */
+static uint64_t loaded;  /* which versions of which files */
 /* How many sources may be passed over, as they are there already, until one is used. */
 static unsigned idle_left;
 static bool ended;
@@ -61,47 +63,13 @@ bool stg_graph_is_begin(const char *name) {
     return false;
 }
 
-/* ---- paths ---- */
-
-/* Joins and cleans up, by the text alone. False where it is too long, or not absolute. */
-static bool make_absolute(const char *directory, const char *path, char whole[PATH_MAX]) {
-    const char *parts[] = {*path == '/' ? "" : directory, path};
-    size_t used = 0;
-
-    if (*path != '/' && *directory != '/')
-        return false;
-    for (int i = 0; i < 2; i++) {
-        const char *at = parts[i];
-
-        while (*at) {
-            size_t bytes = strcspn(at, "/");
-
-            if (bytes == 2 && at[0] == '.' && at[1] == '.') {
-                while (used && whole[--used] != '/')
-                    ;
-            } else if (bytes && !(bytes == 1 && *at == '.')) {
-                if (used + 1 + bytes >= PATH_MAX)
-                    return false;
-                whole[used++] = '/';
-                memcpy(whole + used, at, bytes);
-                used += bytes;
-            }
-            at += bytes + (at[bytes] == '/');
-        }
-    }
-    whole[used] = '\0';
-    return true;
-}
-
 /* ---- what the database names ---- */
 
 struct reading {
-    char place[PATH_MAX];  /* of the database's folder */
-    char prefix[PATH_MAX]; /* of the paths that are in the tree */
-    bool is_known;         /* the prefix */
-    unsigned tried;
+    struct stg_build_paths paths;
     struct list sources;
     struct list searched;
+    struct list responses; /* that were read */
 };
 
 static void free_list(struct list *list) {
@@ -146,98 +114,97 @@ static void add(struct list *list, const char *path) {
     }
 }
 
-static bool is_in_tree(const char *path) {
-    struct stg_inode *inode = stg_predict_walk(stg_fs.root, path);
-
-    if (inode)
-        stg_inode_unref(inode);
-    return inode != NULL;
-}
-
-/* Are paths below `prefix` the tree's? So it is where the tree has the file there. */
-static bool try_prefix(struct reading *reading, const char *prefix, const char *file) {
-    const char *rest = stg_where_below(file, prefix);
-
-    if (!rest || !*rest || !is_in_tree(rest))
-        return false;
-    memcpy(reading->prefix, prefix, strlen(prefix) + 1);
-    return true;
-}
-
-/*
- * The folder of the build is, as a rule, that of the database: then what comes before its place is
- * the tree's. Else the longest end of the file's own path that is in the tree tells.
- */
-static void find_prefix(struct reading *reading, const char *directory, const char *file) {
-    size_t directory_bytes = strlen(directory);
-    size_t place_bytes = strlen(reading->place);
-    size_t bytes = directory_bytes - (place_bytes ? place_bytes + 1 : 0);
-    char prefix[PATH_MAX];
-
-    reading->tried++;
-    memcpy(prefix, directory, directory_bytes + 1);
-    if (!place_bytes || (directory_bytes > place_bytes && prefix[bytes] == '/' &&
-                         !strcmp(prefix + bytes + 1, reading->place))) {
-        prefix[bytes] = '\0';
-        reading->is_known = try_prefix(reading, prefix, file);
-    }
-    for (bytes = 0; !reading->is_known && file[bytes]; bytes++) {
-        if (file[bytes] != '/')
-            continue;
-        memcpy(prefix, file, bytes);
-        prefix[bytes] = '\0';
-        reading->is_known = try_prefix(reading, prefix, file);
-    }
-}
-
 /* Adds the path where it is in the tree. */
 static void add_path(struct reading *reading, struct list *list, const char *directory,
                      const char *path) {
     char whole[PATH_MAX];
-    const char *rest;
+    const char *rest = stg_build_path(&reading->paths, directory, path, whole);
 
-    if (!make_absolute(directory, path, whole))
-        return;
-    rest = stg_where_below(whole, reading->prefix);
     if (rest)
         add(list, rest);
 }
 
 static void file_named(void *context, const char *directory, const char *file) {
     struct reading *reading = context;
-    char at[PATH_MAX];
-    char whole[PATH_MAX];
 
-    if (!reading->is_known && reading->tried < TRIED_MAX && make_absolute("/", directory, at) &&
-        make_absolute(directory, file, whole))
-        find_prefix(reading, at, whole);
-    if (reading->is_known)
-        add_path(reading, &reading->sources, directory, file);
+    add_path(reading, &reading->sources, directory, file);
 }
 
 static void folder_named(void *context, const char *directory, const char *path) {
     struct reading *reading = context;
 
-    if (reading->is_known)
-        add_path(reading, &reading->searched, directory, path);
+    add_path(reading, &reading->searched, directory, path);
+}
+
+static void file_remembered(void *context, const char *path) {
+    struct reading *reading = context;
+
+    add_path(reading, &reading->sources, "", path);
 }
 
 /* ---- reading it ---- */
 
-/* The version of the database that is there; 0 where there is none that will be read. */
-static uint64_t version_of(int fd, uint64_t *ret_bytes) {
+struct text {
+    int fd; /* owned; -1: there is none that will be read */
+    uint64_t bytes;
+    uint64_t version;
+    char *content; /* owned; NULL: it was not read */
+};
+
+static void text_fini(struct text *text) {
+    stg_fd_close(text->fd);
+    free(text->content);
+}
+
+/* Opens the file, where it is one of no more than `max_bytes`. Takes the reference. */
+static struct text text_open(struct stg_inode *inode, uint64_t max_bytes) {
+    struct text text = {.fd = -1};
     struct stat info;
     uint64_t words[4];
 
-    if (fstat(fd, &info) || !S_ISREG(info.st_mode) || info.st_size <= 0 ||
-        (uint64_t)info.st_size > DATABASE_MAX_BYTES)
-        return 0;
-    *ret_bytes = (uint64_t)info.st_size;
+    if (inode && stg_inode_is_regular(inode))
+        text.fd = stg_inode_open(inode, O_RDONLY | O_NONBLOCK);
+    if (inode)
+        stg_inode_unref(inode);
+    if (text.fd < 0)
+        return (struct text){.fd = -1};
+    if (fstat(text.fd, &info) || !S_ISREG(info.st_mode) || info.st_size <= 0 ||
+        (uint64_t)info.st_size > max_bytes) {
+        stg_fd_close(text.fd);
+        return (struct text){.fd = -1};
+    }
+    text.bytes = (uint64_t)info.st_size;
     words[0] = info.st_dev;
     words[1] = info.st_ino;
-    words[2] = *ret_bytes;
+    words[2] = text.bytes;
     words[3] = (uint64_t)info.st_mtim.tv_sec ^ (uint64_t)info.st_mtim.tv_nsec << 32;
-    return stg_hash_bytes(words, sizeof(words), 0) | 1;
+    text.version = stg_hash_bytes(words, sizeof(words), 0) | 1;
+    return text;
+}
+
+/* False where it is there and cannot be read. */
+static bool text_read(struct text *text) {
+    if (text->fd < 0)
+        return true;
+    text->content = malloc(text->bytes);
+    if (text->content &&
+        stg_io_read_whole(text->fd, text->content, text->bytes, 0) == (ssize_t)text->bytes)
+        return true;
+    free(text->content);
+    text->content = NULL;
+    return false;
+}
+
+/* Are those versions others than what was read last? They are read once, however many ask. */
+static bool begin_loading(uint64_t version) {
+    bool begins;
+
+    stg_lock_take(&lock);
+    begins = !ended && loaded != version;
+    if (begins)
+        loaded = version;
+    stg_lock_drop(&lock);
+    return begins;
 }
 
 static void forget_loaded(uint64_t version) {
@@ -247,38 +214,24 @@ static void forget_loaded(uint64_t version) {
     stg_lock_drop(&lock);
 }
 
-/* The text of the folder's database, owned, where it is not the one that was read last. */
-static char *read_database(struct stg_inode *folder, uint64_t *ret_bytes) {
-    struct stg_inode *inode = stg_predict_find(folder, DATABASE);
-    stg_auto_fd int fd = -1;
-    stg_auto_free char *text = NULL;
-    char *read;
-    uint64_t version;
-    bool is_new;
+/* A command of the database has its options in a file. One that is named in such a one is not read.
+ */
+static void response_named(void *context, const char *directory, const char *path) {
+    struct reading *reading = context;
+    const struct stg_compdb_visitor visitor = {
+        .file = file_named, .searched = folder_named, .context = reading};
+    unsigned before = reading->responses.count;
+    struct text text;
 
-    if (!inode)
-        return NULL;
-    if (stg_inode_is_regular(inode))
-        fd = stg_inode_open(inode, O_RDONLY | O_NONBLOCK);
-    stg_inode_unref(inode);
-    version = fd < 0 ? 0 : version_of(fd, ret_bytes);
-    if (!version)
-        return NULL;
-    stg_lock_take(&lock);
-    is_new = !ended && loaded != version;
-    if (is_new)
-        loaded = version; /* now: it is read once, however many ask */
-    stg_lock_drop(&lock);
-    if (!is_new)
-        return NULL;
-    text = malloc(*ret_bytes);
-    if (!text || stg_io_read_whole(fd, text, *ret_bytes, 0) != (ssize_t)*ret_bytes) {
-        forget_loaded(version); /* another time, perhaps */
-        return NULL;
-    }
-    read = text;
-    text = NULL;
-    return read;
+    add_path(reading, &reading->responses, directory, path);
+    if (reading->responses.count == before)
+        return; /* it was read, or is not in the tree */
+    text = text_open(stg_predict_walk(stg_fs.root, reading->responses.paths[before]),
+                     RESPONSE_MAX_BYTES);
+    if (text_read(&text) && text.content)
+        (void)stg_compdb_read_response(directory, text.content, text.bytes,
+                                       &visitor); /* or without memory: less is predicted */
+    text_fini(&text);
 }
 
 /* The next sources of the plan are staged. */
@@ -299,23 +252,26 @@ static void go_on(unsigned count) {
     }
 }
 
-void stg_graph_read(struct stg_inode *folder) {
-    stg_auto_free struct reading *reading = calloc(1, sizeof(*reading));
-    const struct stg_compdb_visitor visitor = {file_named, folder_named, reading};
-    stg_auto_free char *text = NULL;
-    uint64_t bytes = 0;
-    int error;
+static void read_all(struct reading *reading, const struct text *memory,
+                     const struct text *database) {
+    const struct stg_compdb_visitor visitor = {file_named, folder_named, response_named, reading};
+    int errors[2] = {0};
 
-    if (!reading || !stg_where(folder, reading->place))
-        return;
-    text = read_database(folder, &bytes);
-    if (!text)
-        return;
     reading->sources.max = SOURCES_MAX;
     reading->searched.max = SEARCHED_MAX;
-    error = stg_compdb_read(text, bytes, &visitor);
-    stg_debug("%s/" DATABASE ": %u sources, %u folders: %s", reading->place, reading->sources.count,
-              reading->searched.count, strerror(-error));
+    reading->responses.max = RESPONSES_MAX;
+    if (memory->content) /* first: it knows what else is read, and when */
+        errors[0] = stg_ninjadeps_read(memory->content, memory->bytes, file_remembered, reading);
+    if (database->content)
+        errors[1] = stg_compdb_read(database->content, database->bytes, &visitor);
+    free_list(&reading->responses);
+    stg_debug("the build in '%s': %u files, %u folders: %s, %s", reading->paths.place,
+              reading->sources.count, reading->searched.count, strerror(-errors[0]),
+              strerror(-errors[1]));
+}
+
+/* Follows what was read, from its begin. */
+static void begin_plan(struct reading *reading) {
     for (unsigned i = 0; i < reading->searched.count; i++)
         (void)stg_predict_push(STG_GUESS_GRAPH_FOLDER, stg_fs.root, reading->searched.paths[i]);
     free_list(&reading->searched);
@@ -331,6 +287,27 @@ void stg_graph_read(struct stg_inode *folder) {
     stg_lock_drop(&lock);
     free_list(&reading->sources);
     go_on(WINDOW);
+}
+
+void stg_graph_read(struct stg_inode *folder) {
+    stg_auto_free struct reading *reading = calloc(1, sizeof(*reading));
+    struct text memory;
+    struct text database;
+    uint64_t version;
+
+    if (!reading || !stg_where(folder, reading->paths.place))
+        return;
+    memory = text_open(stg_predict_find(folder, MEMORY), MEMORY_MAX_BYTES);
+    database = text_open(stg_predict_find(folder, DATABASE), DATABASE_MAX_BYTES);
+    version = memory.version * 31 + database.version;
+    if ((memory.version || database.version) && begin_loading(version)) {
+        if (!text_read(&memory) || !text_read(&database))
+            forget_loaded(version); /* another time, perhaps */
+        read_all(reading, &memory, &database);
+        begin_plan(reading);
+    }
+    text_fini(&memory);
+    text_fini(&database);
 }
 
 void stg_graph_used(void) {

@@ -9,7 +9,8 @@
 #define STG_HINT_CODE 1U    /* a source that may include others */
 #define STG_HINT_WANTED 2U  /* somebody has opened it */
 #define STG_HINT_GUESSED 4U /* staged by a predictor, and not opened since */
-#define STG_HINT_BY_SHIFT 3 /* above: which one, one bit */
+#define STG_HINT_DEPENDS 8U /* a file in which a compiler has told what its source includes */
+#define STG_HINT_BY_SHIFT 4 /* above: which one, one bit */
 
 /* Work for the threads: about a name, as seen from a folder. */
 enum stg_guess_kind {
@@ -20,6 +21,7 @@ enum stg_guess_kind {
     STG_GUESS_GRAPH,        /* a build begins in the folder; no name */
     STG_GUESS_GRAPH_FILE,   /* a path from the folder, as the next */
     STG_GUESS_GRAPH_FOLDER, /* it is searched for what is included */
+    STG_GUESS_DEPENDED,     /* a path that a file in the folder names */
 };
 
 bool stg_predict_is_on(enum stg_predictor which);
@@ -75,6 +77,11 @@ void stg_graph_stage(const char *path);
 void stg_graph_search(const char *path);
 void stg_graph_used(void);
 void stg_graph_fini(void);
+
+void stg_dependence_scan(struct stg_inode *inode, const char *content, uint64_t bytes);
+void stg_dependence_stage(struct stg_inode *folder, const char *path);
+void stg_dependence_removed(const struct stg_inode *folder);
+void stg_dependence_fini(void);
 
 void stg_profiles_used(void);
 void stg_profiles_removed(const struct stg_inode *folder);

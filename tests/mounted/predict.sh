@@ -95,6 +95,29 @@ import json
 print(json.dumps([{"directory": "/tmp/out", "file": "/another/machine/db/far/far%d.c" % i} for i in range(1, 401)]))
 END
 echo '[{"directory": "/elsewhere' >"$under/db/compile_commands.json"
+# What earlier builds have left, of ninja and of make, and options in a file.
+mkdir -p "$under"/nj/{src,inc,build} "$under"/mk/{src,inc,obj} "$under"/rsp/forced
+echo '#include "n.h"' | tee "$under/nj/src/n.c" "$under/nj/src/abs.c" >/dev/null
+echo 'int n;' >"$under/nj/inc/n.h"
+cat >"$under/nj/build/build.ninja" <<END
+rule cc
+  command = gcc -MD -MF \$out.d -I../inc -c \$in -o \$out
+  depfile = \$out.d
+  deps = gcc
+build n.o: cc ../src/n.c
+build abs.o: cc $under/nj/src/abs.c
+END
+ninja -C "$under/nj/build" >/dev/null
+echo '#include "m.h"' >"$under/mk/src/m.c"
+echo 'int m;' >"$under/mk/inc/m.h"
+(cd "$under/mk" && gcc -MD -MP -MF obj/m.d -Iinc -c src/m.c -o obj/m.o)
+(cd "$under/mk" && gcc -MD -MF obj/abs.d -I"$PWD/inc" -c "$PWD/src/m.c" -o obj/m.o)
+echo 'int forced;' >"$under/rsp/forced/f.h"
+echo '-DX -include "forced/f.h"' >"$under/rsp/options.rsp"
+echo '[{"directory": "/far/rsp", "file": "none.c"}, {"directory": "/far/rsp", "file": "x.c", "command": "cc @options.rsp"}]' \
+    >"$under/rsp/compile_commands.json"
+echo 'int x;' >"$under/rsp/x.c"
+touch "$under/rsp/Makefile"
 find "$under" -type f -exec touch -d '2 hours ago' {} +
 mount_slow latency_us=300 || done_testing
 
@@ -169,6 +192,22 @@ check "and not all at once" at_most graphs files 259
 read_far() { for i in $(seq 60); do cat "$MNT/db/far/far$i.c" >/dev/null || return 1; done; }
 check "the build goes on" read_far
 check "and more are staged ahead of it" wait_for 30 at_least graphs files 370
+unmount_fs
+
+mount_fs uring=off,ttl=300,predict=graphs || done_testing
+check "a build of ninja begins that was made before" stat "$MNT/nj/build/build.ninja"
+check "what it remembers is staged, the header, too" wait_for 30 staged nj/src/n.c nj/src/abs.c nj/inc/n.h
+check "what make reads of an earlier build is read" same mk/obj/m.d
+check "what it names is staged, from where the compiler ran" wait_for 30 staged mk/src/m.c mk/inc/m.h
+for name in nj/src/n.c nj/inc/n.h mk/inc/m.h; do check "$name is right" same "$name"; done
+check "a build begins whose options are in a file" stat "$MNT/rsp/Makefile"
+check "what they include is staged" wait_for 30 staged rsp/x.c rsp/forced/f.h
+unmount_fs
+
+mount_fs uring=off,ttl=300,predict=graphs || done_testing
+check "one with absolute paths is read" same mk/obj/abs.d
+check "what it names is staged, too" wait_for 30 staged mk/src/m.c mk/inc/m.h
+check "predict=graphs: what is included is not" absent nj/src/n.c
 unmount_fs
 
 mount_fs uring=off,ttl=300,predict=includes || done_testing

@@ -26,8 +26,12 @@ static void add_searched(void *list, const char *directory, const char *path) {
     add(list, 'S', directory, path);
 }
 
+static void add_response(void *list, const char *directory, const char *path) {
+    add(list, 'R', directory, path);
+}
+
 static int read_into(char *list, const char *text, size_t bytes) {
-    const struct stg_compdb_visitor visitor = {add_file, add_searched, list};
+    const struct stg_compdb_visitor visitor = {add_file, add_searched, add_response, list};
 
     *list = '\0';
     return stg_compdb_read(text, bytes, &visitor);
@@ -66,6 +70,24 @@ static void entries_are_read(void **state) {
         assert_int_equal(read_into(list, rows[i].text, strlen(rows[i].text)), 0);
         assert_string_equal(list, rows[i].names);
     }
+}
+
+static void a_response_file_is_read_as_a_command(void **state) {
+    static const char text[] = "-Iinc\n-I 'with space'\n@more.rsp -DX=1\t-include pre.h -I";
+    static const char command[] = "[{\"directory\":\"/b\",\"command\":\"cc @o.rsp @ a@b\"}]";
+    char list[LIST_BYTES] = "";
+    const struct stg_compdb_visitor visitor = {add_file, add_searched, add_response, list};
+    const struct stg_compdb_visitor of_one = {add_file, add_searched, NULL, list};
+
+    (void)state;
+    assert_int_equal(read_into(list, command, sizeof(command) - 1), 0);
+    assert_string_equal(list, "R/b:o.rsp");
+    *list = '\0';
+    assert_int_equal(stg_compdb_read_response("/b", text, sizeof(text) - 1, &visitor), 0);
+    assert_string_equal(list, "S/b:inc S/b:with space R/b:more.rsp F/b:pre.h");
+    *list = '\0';
+    assert_int_equal(stg_compdb_read_response("/b", text, 5, &of_one), 0);
+    assert_string_equal(list, "S/b:inc");
 }
 
 static void what_is_no_database_is_refused(void **state) {
@@ -130,6 +152,7 @@ static void odd_texts_do_no_harm(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(entries_are_read),
+        cmocka_unit_test(a_response_file_is_read_as_a_command),
         cmocka_unit_test(what_is_no_database_is_refused),
         cmocka_unit_test(what_comes_before_a_mistake_is_read),
         cmocka_unit_test(a_huge_entry_is_passed_over),
