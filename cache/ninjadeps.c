@@ -13,6 +13,7 @@
 #define MAGIC "# ninjadeps\n"
 #define WORD sizeof(uint32_t)
 #define IS_DEPS UINT32_C(0x80000000)
+#define RECORDS_MAX (UINT32_C(1) << 20) /* of either kind; what comes after them is not read */
 #define RECORD_MAX_BYTES ((UINT32_C(1) << 19) - 1)
 
 struct node {
@@ -66,7 +67,8 @@ static int add_node(struct log *log, const char *record, uint32_t bytes) {
     uint32_t padded = bytes - (uint32_t)WORD;
     uint32_t length = padded;
 
-    if (bytes <= WORD || word_at(record + padded) != ~log->node_count)
+    if (bytes <= WORD || word_at(record + padded) != ~log->node_count ||
+        log->node_count == RECORDS_MAX)
         return -EBADMSG;
     while (length && padded - length < WORD - 1 && !record[length - 1])
         length--;
@@ -80,7 +82,7 @@ static int add_deps(struct log *log, const char *record, uint32_t bytes) {
     uint32_t words = bytes / (uint32_t)WORD;
     uint32_t of;
 
-    if (bytes % WORD || words < log->words_before)
+    if (bytes % WORD || words < log->words_before || log->deps_count == RECORDS_MAX)
         return -EBADMSG;
     of = word_at(record);
     if (of >= log->node_count)

@@ -472,14 +472,10 @@ void stg_object_unshare(struct stg_cache *cache, struct stg_object *object) {
     stg_lock_drop(&cache->lock);
 }
 
-static void await_locked(struct stg_cache *cache, const struct stg_object *object) {
-    while (object->busy)
-        (void)stg_lock_wait(&cache->lock, &cache->rewritten, NULL); /* looked at again */
-}
-
 void stg_object_await(struct stg_cache *cache, struct stg_object *object) {
     stg_lock_take(&cache->lock);
-    await_locked(cache, object);
+    while (object->busy)
+        (void)stg_lock_wait(&cache->lock, &cache->rewritten, NULL); /* looked at again */
     stg_lock_drop(&cache->lock);
 }
 
@@ -575,6 +571,9 @@ static int rewrite(struct stg_cache *cache, struct stg_object *object, bool may_
                    struct stg_filled *ret_filled) {
     int error = fill(cache, object, NULL, may_mix, ret_filled);
 
+    if (error ==
+        -EBUSY) /* of the source: ours says that another is at it, and will be waited for */
+        return -EIO;
     /* The copy is ours while the object is busy. */
     return error
                ? error
@@ -637,8 +636,9 @@ static bool is_stale_at_rest(struct stg_cache *cache, struct stg_object *object)
     bool stale;
 
     stg_lock_take(&cache->lock);
-    if (object->state == STG_STALE) /* and stays it while it is busy */
-        await_locked(cache, object);
+    /* Not for what else keeps it busy when nobody has it any more: the end of that is not told. */
+    while (object->busy && object->state == STG_STALE)
+        (void)stg_lock_wait(&cache->lock, &cache->rewritten, NULL); /* looked at again */
     stale = object->state == STG_STALE && !object->shared;
     stg_lock_drop(&cache->lock);
     return stale;

@@ -181,12 +181,12 @@ int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool 
  * Is over when who holds the copy sees what the file was when this was called, or later: a refresh
  * that is under way is waited for, and made once more where it has missed that. A file that is
  * written all the time is taken as who reads it himself would find it. Nothing to do but for a copy
- * that is stale, and not its writers' own. Returns 0; -ESTALE, changed by another who looks after
- * it; or the source's error.
+ * that is stale, and not its writers' own. Returns 0; -ESTALE, it was given up meanwhile; or the
+ * source's error, and the copy is what it was.
  */
 int stg_object_follow(struct stg_cache *cache, struct stg_object *object);
 
-/* Waits for a refresh that is under way. */
+/* Waits for a refresh that is under way of a copy that the caller holds. */
 void stg_object_await(struct stg_cache *cache, struct stg_object *object);
 
 /* Ends a hold. */

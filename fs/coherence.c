@@ -5,7 +5,7 @@
 #include "fs/folders.h"
 #include "fs/listing.h"
 #include "fs/notify.h"
-#include "fs/staging.h"
+#include "fs/recheck.h"
 #include "fs/watch.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
@@ -352,7 +352,6 @@ static void revalidate(struct stg_inode *inode, void *context) {
 
     if (stg_coherence_is_watched(inode) || atomic_load(&stopping))
         return;
-    stg_staging_recheck(inode); /* first: a READ after the drop must not be given an old copy */
     if (!drop && atomic_load(&inode->paged))
         drop = is_another(inode, &stx, &now);
     if (stg_notify_inode(inode, drop)) {
@@ -399,7 +398,8 @@ void stg_coherence_revalidate(void) {
     do {
         pass = (struct pass){0};
         stg_coherence_doubt_all();
-        if (!stg_inode_each(revalidate, &pass))
+        /* First: a READ after a drop must not be given an old copy. */
+        if (!stg_recheck_all(&stopping) || !stg_inode_each(revalidate, &pass))
             pass.failed = true;
         tell_late(&pass);
         if (pass.failed)

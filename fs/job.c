@@ -546,7 +546,7 @@ static void look_up(struct item *item) {
             fail_item(item, -EINVAL);
     } else if (!item->request->recursive) {
         fail_item(item, -EISDIR);
-    } else if (item->depth < DEPTH_MAX && inode->volume == item->from->volume) {
+    } else if (item->depth < DEPTH_MAX && stg_volume_is_same(inode->volume, item->from->volume)) {
         error = push_entries(item, inode);
         if (error)
             fail_item(item, error);

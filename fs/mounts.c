@@ -40,6 +40,7 @@ struct entry {
     const char *point;
     const char *type;
     const char *device; /* or what else it is made of: "host:/folder" */
+    const char *owner;  /* of one by FUSE: "user_id=…"; "": root alone can make it */
 };
 
 /* The fields of a line, which is cut up for it. */
@@ -57,7 +58,7 @@ static bool parse(char *line, struct entry *ret_entry) {
     ret_entry->id = atoi(field[0]); /* the kernel's own number */
     ret_entry->root = field[3];
     ret_entry->point = field[4];
-    ret_entry->type = ret_entry->device = "";
+    ret_entry->type = ret_entry->device = ret_entry->owner = "";
     do { /* optional ones, and a hyphen after them */
         field[0] = strtok_r(NULL, " ", &save);
     } while (field[0] && strcmp(field[0], "-"));
@@ -67,6 +68,9 @@ static bool parse(char *line, struct entry *ret_entry) {
         ret_entry->type = field[1];
         ret_entry->device = field[2];
     }
+    while ((field[0] = strtok_r(NULL, ",\n", &save)))
+        if (!strncmp(field[0], "user_id=", strlen("user_id=")))
+            ret_entry->owner = field[0];
     return numbers == 2;
 }
 
@@ -153,6 +157,64 @@ int stg_mounts_minor(const char *path) {
     search->minor = -1;
     escape(path, search->point);
     return each(match, search) ? search->minor : -1;
+}
+
+/* ---- what takes the source's place ---- */
+
+static uint64_t source_id;
+static char *source_mount; /* what it is and where, as name_mount() writes it; NULL: not known */
+
+static bool name_mount(const struct entry *entry, char **ret_text) {
+    int length = asprintf(ret_text, "%s %s %s %s %s", entry->point, entry->root, entry->type,
+                          entry->device, entry->owner);
+
+    if (length < 0)
+        *ret_text = NULL;
+    return length >= 0;
+}
+
+static void note_source(const struct entry *entry, void *context) {
+    const uint64_t *id = context;
+
+    if ((uint64_t)entry->id != *id || !name_mount(entry, &source_mount))
+        return;
+    source_id = *id;
+}
+
+int stg_mounts_note_source(uint64_t mount_id) {
+    free(source_mount);
+    source_mount = NULL;
+    if (!each(note_source, &mount_id))
+        return -errno;
+    return source_mount ? 0 : -ENOENT;
+}
+
+struct succession {
+    bool is_there; /* the source's own mount */
+    uint64_t id;   /* of the uppermost of those that are like it; 0: there is none */
+};
+
+static void compare(const struct entry *entry, void *context) {
+    struct succession *succession = context;
+    stg_auto_free char *text = NULL;
+
+    if ((uint64_t)entry->id == source_id)
+        succession->is_there = true;
+    else if (name_mount(entry, &text) && !strcmp(text, source_mount))
+        succession->id = (uint64_t)entry->id;
+}
+
+uint64_t stg_mounts_successor(void) {
+    struct succession succession = {0};
+
+    if (!source_mount || !each(compare, &succession) || succession.is_there)
+        return 0;
+    return succession.id;
+}
+
+void stg_mounts_forget_source(void) {
+    free(source_mount);
+    source_mount = NULL;
 }
 
 /* ---- what the source is ---- */

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Begins to follow what is mounted below the source. 0 or -errno. */
 int stg_mounts_open(void);
@@ -24,6 +25,19 @@ bool stg_mounts_changed(void);
  * which it is, and the path in it. 0, or -errno after saying why it cannot be said.
  */
 int stg_mounts_describe(int fd, const char *path, char *text, size_t room);
+
+/*
+ * Remembers what the source is mounted as, whose mount has that ID. 0 or -errno: not to be found.
+ * This and the next are for one thread.
+ */
+int stg_mounts_note_source(uint64_t mount_id);
+
+/*
+ * The ID of the mount that has taken the source's place: that is not in the table any more, and
+ * another is where it was, of the same kind, of the same thing, and the same user's. 0: none.
+ */
+uint64_t stg_mounts_successor(void);
+void stg_mounts_forget_source(void);
 
 /* The minor number of the device that is mounted on `path`; -1 where none is. */
 int stg_mounts_minor(const char *path);

@@ -25,6 +25,8 @@
 #define LATELY 8192
 #define LATELY_NS INT64_C(30000000000)
 #define ABOVE_MAX 32
+#define STEPS_MAX 64
+#define NAMED_MAX 4096 /* by one file */
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
 static struct stg_inode *base; /* referenced; protected by lock, as all below */
@@ -33,9 +35,14 @@ static uint64_t lately[LATELY]; /* hashes of paths, since then */
 static int64_t lately_ns;
 static bool ended;
 
-/* All files of a build name the same few headers. */
-static bool is_repeated(const char *path) {
+static uint64_t hash_of(const struct stg_inode *folder, const char *path) {
     uint64_t hash = stg_hash_bytes(path, strlen(path), 0);
+
+    return *path == '/' ? hash : stg_hash_u64(hash ^ (uintptr_t)folder);
+}
+
+/* All files of a build name the same few headers. */
+static bool is_repeated(uint64_t hash) {
     int64_t now_ns = stg_clock_monotonic_ns();
     bool repeated;
 
@@ -43,21 +50,48 @@ static bool is_repeated(const char *path) {
     if (now_ns - lately_ns > LATELY_NS) {
         memset(lately, 0, sizeof(lately));
         lately_ns = now_ns;
+        absolute.tried = 0;
     }
     repeated = lately[hash % LATELY] == hash;
-    lately[hash % LATELY] = hash;
     stg_lock_drop(&lock);
     return repeated;
 }
 
+static void note_named(uint64_t hash) {
+    stg_lock_take(&lock);
+    lately[hash % LATELY] = hash;
+    stg_lock_drop(&lock);
+}
+
+/* A path that takes so many lookups is none that a compiler has written. */
+static bool is_long(const char *path) {
+    unsigned steps = 0;
+
+    for (; *path; path++)
+        steps += *path == '/';
+    return steps > STEPS_MAX;
+}
+
+struct scan {
+    struct stg_inode *folder;
+    unsigned left;
+};
+
 static void file_named(void *context, const char *path) {
-    if (!is_repeated(path))
-        (void)stg_predict_push(STG_GUESS_DEPENDED, context, path); /* or it is not predicted */
+    struct scan *scan = context;
+    uint64_t hash = hash_of(scan->folder, path);
+
+    if (!scan->left || is_long(path) || is_repeated(hash))
+        return;
+    scan->left--;
+    if (stg_predict_push(STG_GUESS_DEPENDED, scan->folder, path)) /* or it is not predicted */
+        note_named(hash);
 }
 
 void stg_dependence_scan(struct stg_inode *inode, const char *content, uint64_t bytes) {
-    stg_depfile_read(content, bytes < SCAN_MAX_BYTES ? bytes : SCAN_MAX_BYTES, file_named,
-                     inode->folder);
+    struct scan scan = {.folder = inode->folder, .left = NAMED_MAX};
+
+    stg_depfile_read(content, bytes < SCAN_MAX_BYTES ? bytes : SCAN_MAX_BYTES, file_named, &scan);
 }
 
 /* ---- where it is ---- */
@@ -72,11 +106,14 @@ static struct stg_inode *file_from(struct stg_inode *folder, const char *path) {
     return NULL;
 }
 
-static struct stg_inode *base_taken(void) {
-    struct stg_inode *taken;
+/* The last such folder, referenced, where it is that folder or above it. */
+static struct stg_inode *base_above(const struct stg_inode *folder) {
+    struct stg_inode *taken = NULL;
 
     stg_lock_take(&lock);
-    taken = base;
+    for (int i = 0; folder && i < ABOVE_MAX && !taken; i++, folder = folder->folder)
+        if (folder == base)
+            taken = base;
     if (taken)
         stg_inode_ref(taken);
     stg_lock_drop(&lock);
@@ -98,7 +135,7 @@ static void set_base(struct stg_inode *folder) {
 }
 
 static struct stg_inode *find_relative(struct stg_inode *folder, const char *path) {
-    struct stg_inode *last = base_taken();
+    struct stg_inode *last = base_above(folder);
     struct stg_inode *file = last ? file_from(last, path) : NULL;
 
     if (last)

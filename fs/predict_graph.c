@@ -26,7 +26,8 @@
 #define DATABASE "compile_commands.json"
 #define DATABASE_MAX_BYTES ((uint64_t)4 << 20) /* parsed it may be some ten times that */
 #define MEMORY ".ninja_deps"
-#define MEMORY_MAX_BYTES ((uint64_t)32 << 20)
+#define MEMORY_MAX_BYTES ((uint64_t)16 << 20)
+#define READ_BYTES ((uint64_t)1 << 20) /* at once: the mount may end */
 #define RESPONSE_MAX_BYTES ((uint64_t)1 << 20)
 #define RESPONSES_MAX 64                   /* that are read for one database */
 #define PATHS_MAX_BYTES ((size_t)16 << 20) /* of one list */
@@ -49,6 +50,7 @@ static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
 static struct list plan; /* protected by lock, as all below */
 static unsigned next;    /* of the plan, to be staged */
 static uint64_t loaded;  /* which versions of which files */
+static bool loading;     /* one is read at a time, as that takes memory */
 /* How many sources may be passed over, as they are there already, until one is used. */
 static unsigned idle_left;
 static bool ended;
@@ -68,6 +70,7 @@ bool stg_graph_is_begin(const char *name) {
 struct reading {
     struct stg_build_paths paths;
     struct list sources;
+    struct list remembered;
     struct list searched;
     struct list responses; /* that were read */
 };
@@ -92,7 +95,8 @@ static void add(struct list *list, const char *path) {
     uint64_t hash = stg_hash_bytes(path, strlen(path), 0);
     char *copy;
 
-    if (list->count == list->max || list->bytes + strlen(path) > PATHS_MAX_BYTES || has(list, hash))
+    if (list->count == list->max || list->bytes + strlen(path) > PATHS_MAX_BYTES ||
+        stg_predict_is_ending() || has(list, hash))
         return;
     if (list->count == list->room) {
         unsigned room = list->room ? list->room * 2 : 256;
@@ -139,7 +143,7 @@ static void folder_named(void *context, const char *directory, const char *path)
 static void file_remembered(void *context, const char *path) {
     struct reading *reading = context;
 
-    add_path(reading, &reading->sources, "", path);
+    add_path(reading, &reading->remembered, "", path);
 }
 
 /* ---- reading it ---- */
@@ -184,11 +188,20 @@ static struct text text_open(struct stg_inode *inode, uint64_t max_bytes) {
 
 /* False where it is there and cannot be read. */
 static bool text_read(struct text *text) {
+    uint64_t done = 0;
+
     if (text->fd < 0)
         return true;
     text->content = malloc(text->bytes);
-    if (text->content &&
-        stg_io_read_whole(text->fd, text->content, text->bytes, 0) == (ssize_t)text->bytes)
+    while (text->content && done < text->bytes && !stg_predict_is_ending()) {
+        uint64_t left = text->bytes - done;
+        uint64_t bytes = left < READ_BYTES ? left : READ_BYTES;
+
+        if (stg_io_read_whole(text->fd, text->content + done, bytes, done) != (ssize_t)bytes)
+            break;
+        done += bytes;
+    }
+    if (text->content && done == text->bytes)
         return true;
     free(text->content);
     text->content = NULL;
@@ -200,17 +213,20 @@ static bool begin_loading(uint64_t version) {
     bool begins;
 
     stg_lock_take(&lock);
-    begins = !ended && loaded != version;
-    if (begins)
+    begins = !ended && !loading && loaded != version;
+    if (begins) {
         loaded = version;
+        loading = true;
+    }
     stg_lock_drop(&lock);
     return begins;
 }
 
-static void forget_loaded(uint64_t version) {
+static void end_loading(bool whole) {
     stg_lock_take(&lock);
-    if (loaded == version)
-        loaded = 0;
+    loading = false;
+    if (!whole)
+        loaded = 0; /* another time, perhaps */
     stg_lock_drop(&lock);
 }
 
@@ -252,19 +268,31 @@ static void go_on(unsigned count) {
     }
 }
 
+/* The second list comes after the first, and both are the second. */
+static void append(struct list *first, struct list *second) {
+    for (unsigned i = 0; i < second->count; i++)
+        add(first, second->paths[i]);
+    free_list(second);
+    *second = *first;
+    *first = (struct list){0};
+}
+
 static void read_all(struct reading *reading, const struct text *memory,
                      const struct text *database) {
     const struct stg_compdb_visitor visitor = {file_named, folder_named, response_named, reading};
     int errors[2] = {0};
 
     reading->sources.max = SOURCES_MAX;
+    reading->remembered.max = SOURCES_MAX;
     reading->searched.max = SEARCHED_MAX;
     reading->responses.max = RESPONSES_MAX;
-    if (memory->content) /* first: it knows what else is read, and when */
-        errors[0] = stg_ninjadeps_read(memory->content, memory->bytes, file_remembered, reading);
-    if (database->content)
+    if (database->content) /* first: it tells best where the tree is */
         errors[1] = stg_compdb_read(database->content, database->bytes, &visitor);
+    if (memory->content)
+        errors[0] = stg_ninjadeps_read(memory->content, memory->bytes, file_remembered, reading);
     free_list(&reading->responses);
+    if (reading->remembered.count) /* it knows what else is read, and when */
+        append(&reading->remembered, &reading->sources);
     stg_debug("the build in '%s': %u files, %u folders: %s, %s", reading->paths.place,
               reading->sources.count, reading->searched.count, strerror(-errors[0]),
               strerror(-errors[1]));
@@ -301,9 +329,11 @@ void stg_graph_read(struct stg_inode *folder) {
     database = text_open(stg_predict_find(folder, DATABASE), DATABASE_MAX_BYTES);
     version = memory.version * 31 + database.version;
     if ((memory.version || database.version) && begin_loading(version)) {
-        if (!text_read(&memory) || !text_read(&database))
-            forget_loaded(version); /* another time, perhaps */
+        bool whole = text_read(&memory);
+
+        whole = text_read(&database) && whole;
         read_all(reading, &memory, &database);
+        end_loading(whole);
         begin_plan(reading);
     }
     text_fini(&memory);

@@ -45,8 +45,24 @@ static bool try_prefix(struct stg_build_paths *paths, const char *prefix, const 
 
     if (!inode)
         return false;
+    if (stg_inode_is_regular(inode))
+        memcpy(paths->prefix, prefix, strlen(prefix) + 1);
+    paths->is_known = stg_inode_is_regular(inode);
     stg_inode_unref(inode);
-    memcpy(paths->prefix, prefix, strlen(prefix) + 1);
+    return paths->is_known;
+}
+
+/*
+ * Can the path of the file tell where the tree is? A header that is not the tree's may be found in
+ * it all the same, by an end such as include/stdio.h: none that comes with the system or a compiler
+ * tells, but where the source is there itself.
+ */
+static bool may_tell(const char *file) {
+    static const char *const foreign[] = {"/usr", "/opt", "/nix", "/Library", "/Applications"};
+
+    for (size_t i = 0; i < sizeof(foreign) / sizeof(foreign[0]); i++)
+        if (stg_where_below(file, foreign[i]))
+            return stg_where_below(stg_fs.options.source, foreign[i]) != NULL;
     return true;
 }
 
@@ -65,14 +81,14 @@ static void find_prefix(struct stg_build_paths *paths, const char *directory, co
     if (*directory && (!place_bytes || (directory_bytes > place_bytes && prefix[bytes] == '/' &&
                                         !strcmp(prefix + bytes + 1, paths->place)))) {
         prefix[bytes] = '\0';
-        paths->is_known = try_prefix(paths, prefix, file);
+        (void)try_prefix(paths, prefix, file);
     }
     for (bytes = 0; !paths->is_known && file[bytes]; bytes++) {
         if (file[bytes] != '/')
             continue;
         memcpy(prefix, file, bytes);
         prefix[bytes] = '\0';
-        paths->is_known = try_prefix(paths, prefix, file);
+        (void)try_prefix(paths, prefix, file);
     }
 }
 
@@ -85,7 +101,7 @@ static const char *from_place(const struct stg_build_paths *paths, const char *p
         return NULL;
     *place = '/';
     memcpy(place + 1, paths->place, strlen(paths->place) + 1);
-    return make_absolute(place, path, whole) ? whole + 1 : NULL;
+    return make_absolute(place, path, whole) && *whole ? whole + 1 : NULL;
 }
 
 const char *stg_build_path(struct stg_build_paths *paths, const char *directory, const char *path,
@@ -96,7 +112,7 @@ const char *stg_build_path(struct stg_build_paths *paths, const char *directory,
         return from_place(paths, path, whole);
     if ((*directory && !make_absolute("/", directory, at)) || !make_absolute(at, path, whole))
         return NULL;
-    if (!paths->is_known && paths->tried < TRIED_MAX)
+    if (!paths->is_known && paths->tried < TRIED_MAX && (*directory || may_tell(whole)))
         find_prefix(paths, at, whole);
     return paths->is_known ? stg_where_below(whole, paths->prefix) : NULL;
 }

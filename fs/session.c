@@ -18,6 +18,7 @@
 #include "fs/predict.h"
 #include "fs/predict_profile.h"
 #include "fs/readahead.h"
+#include "fs/reattach.h"
 #include "fs/record.h"
 #include "fs/serve.h"
 #include "fs/staging.h"
@@ -37,10 +38,14 @@
 /* The source's own volume and inode; the kernel never looks it up. */
 static int make_root(void) {
     struct statx stx;
+    int error;
 
     if (statx(stg_fs.source_fd, "", AT_EMPTY_PATH, STG_STATX_MASK, &stx))
         return -errno;
-    return stg_inode_get(stg_fs.source_fd, &stx, NULL, NULL, STG_PLACE_CERTAIN, &stg_fs.root);
+    error = stg_inode_get(stg_fs.source_fd, &stx, NULL, NULL, STG_PLACE_CERTAIN, &stg_fs.root);
+    if (!error)
+        atomic_store(&stg_fs.root->volume->own, true);
+    return error;
 }
 
 /* The cache takes a quarter of the limit on descriptors. */
@@ -248,6 +253,8 @@ static int mount_and_loop(void) {
     if (!error)
         error = stg_coherence_start();
     if (!error)
+        error = stg_reattach_start();
+    if (!error)
         error = stg_sync_start();
     if (!error)
         error = loop();
@@ -255,6 +262,7 @@ static int mount_and_loop(void) {
     if (error)
         stg_error("the mount on %s ends: %s", stg_fs.options.mountpoint, strerror(-error));
     stg_ending_step(10);
+    stg_reattach_stop();
     stg_coherence_stop(); /* first: nobody answers what it may be waiting for any more */
     stg_sync_stop();
     stg_listing_stop(); /* before those that wait for a folder to be read */

@@ -142,7 +142,9 @@ static int look_and(struct stg_inode *inode, bool follow) {
 
     if (error)
         return error;
-    if (statx(lent.fd, "", AT_EMPTY_PATH, STG_STATX_MASK, &stx))
+    /* A change that the source's own client does not know of yet is to be seen, too. */
+    if (statx(lent.fd, "", AT_EMPTY_PATH | (follow ? AT_STATX_FORCE_SYNC : 0), STG_STATX_MASK,
+              &stx))
         return -errno;
     saw(inode, &stx, follow);
     return 0;

@@ -166,7 +166,7 @@ static bool name_of(struct stg_inode *inode, char *path, bool *ret_numbers_last)
 }
 
 bool stg_tier_lasting(struct stg_inode *inode, char *path, bool *ret_numbers_last) {
-    if (inode->volume != stg_fs.root->volume)
+    if (!atomic_load(&inode->volume->own))
         return false;
     atomic_store(&inode->on_disk, SOME);
     return name_of(inode, path, ret_numbers_last);
@@ -185,7 +185,7 @@ void stg_tier_add_folders(struct stg_profile *profile) {
 /* ---- changes ---- */
 
 static bool is_kept(const struct stg_inode *inode) {
-    return disk && inode->volume == stg_fs.root->volume;
+    return disk && atomic_load(&inode->volume->own);
 }
 
 static bool is_kept_by_path(const struct stg_inode *inode) {

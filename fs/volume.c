@@ -44,6 +44,10 @@ struct stg_volume *stg_volume_first(void) {
     return atomic_load_explicit(&volumes, memory_order_acquire);
 }
 
+bool stg_volume_is_same(const struct stg_volume *one, const struct stg_volume *other) {
+    return one == other || (atomic_load(&one->own) && atomic_load(&other->own));
+}
+
 bool stg_volume_is_shared(const struct stg_volume *volume) {
     for (const struct stg_volume *other = stg_volume_first(); other; other = other->next)
         if (other != volume && other->device == volume->device)

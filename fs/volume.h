@@ -25,6 +25,7 @@ struct stg_volume {
     int data_fd;       /* the same for file data and directories: a clone of the mount whose
                           flags (ro, noatime) are ours; or -1: as mount_fd */
     _Atomic uint64_t fetch_ns; /* what fetching a small file takes, on average; 0: not known */
+    _Atomic bool own;          /* the source's, not of something that is mounted below it */
     _Atomic bool keeps_pages;  /* STG_IO_DONT_CACHE is refused */
     bool handles;              /* objects can be reopened by file handle */
     bool watched;              /* every change made to it is heard of, see watch.h */
@@ -42,6 +43,9 @@ int stg_volume_get(int fd, const struct statx *stx, struct stg_volume **ret_volu
 
 /* The first of all volumes; each leads to the next. For readers without a lock. */
 struct stg_volume *stg_volume_first(void);
+
+/* Are both the same, or the source's own before and after it was mounted again? */
+bool stg_volume_is_same(const struct stg_volume *one, const struct stg_volume *other);
 
 /* Is the device mounted more than once at or below the source? */
 bool stg_volume_is_shared(const struct stg_volume *volume);

@@ -350,6 +350,20 @@ if have_slowfs; then
     check "after which the change shows" content file changed
     unmount_fs || true
     unmount_slow || true
+
+    # One round trip for each staged file, and not one after the other: that would be 8 s.
+    new_dirs
+    mount_slow "latency_us=300,timeout=0,coarse"
+    for i in $(seq 400); do echo "old $i" >"$SLOW_UNDER/$i"; done
+    find "$SLOW_UNDER" -type f -exec touch -d '2 hours ago' {} +
+    VARIANT=default mount_fs "coherence=ttl,ttl=600,stage=prefetch,uring=off" || done_testing
+    check "400 files are staged" ctl stage -r "$MNT"
+    echo "changed" >"$SLOW_UNDER/399"
+    slow_control latency_us=20000
+    check "a sync over 400 files of a slow source takes less than 5 s" sync_status 0 -t 5
+    check "after which a change shows" content 399 changed
+    unmount_fs || true
+    unmount_slow || true
 else
     skip "a sync that cannot end" "slowfs is not built"
 fi

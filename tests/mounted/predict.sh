@@ -207,7 +207,8 @@ unmount_fs
 mount_fs uring=off,ttl=300,predict=graphs || done_testing
 check "one with absolute paths is read" same mk/obj/abs.d
 check "what it names is staged, too" wait_for 30 staged mk/src/m.c mk/inc/m.h
-check "predict=graphs: what is included is not" absent nj/src/n.c
+check "predict=graphs: a source is read" same src/a.c
+check "predict=graphs: what it includes is not staged" absent src/near.h
 unmount_fs
 
 mount_fs uring=off,ttl=300,predict=includes || done_testing

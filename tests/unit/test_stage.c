@@ -10,6 +10,8 @@
 #include "cache/stage.h"
 #include "cache/stage_impl.h"
 
+#include "util/clock.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -388,10 +390,27 @@ static void a_copy_in_use_follows_changes_during_its_refresh(void **state) {
     stop();
 }
 
+static void *follow(void *result) {
+    __atomic_store_n((int *)result, stg_object_follow(cache, objects[6]), __ATOMIC_RELEASE);
+    return NULL;
+}
+
+/* Does that become another than -1 within a tenth of a second? */
+static bool is_over(const int *result) {
+    int64_t until_ns = stg_clock_monotonic_ns() + 100000000;
+
+    while (stg_clock_monotonic_ns() < until_ns)
+        if (__atomic_load_n(result, __ATOMIC_ACQUIRE) != -1)
+            return true;
+    return false;
+}
+
 /* Who was told of a change during another's refresh follows it, and finds what it has missed. */
 static void what_a_refresh_has_missed_is_followed(void **state) {
     pthread_t thread;
+    pthread_t follower;
     int result = -1;
+    int followed = -1;
 
     (void)state;
     in_memory = false;
@@ -404,13 +423,48 @@ static void what_a_refresh_has_missed_is_followed(void **state) {
     await_reader(); /* it has the old content */
     change(6);
     stg_object_invalidate(cache, objects[6]);
+    assert_int_equal(pthread_create(&follower, NULL, follow, &followed), 0);
+    assert_false(is_over(&followed)); /* for a while, which a wrong one would not need */
     set_gate(false);
-    assert_int_equal(stg_object_follow(cache, objects[6]), 0);
+    assert_int_equal(pthread_join(follower, NULL), 0);
+    assert_int_equal(followed, 0);
     assert_holds_version(6, disk.versions[6]);
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_holds_version(6, disk.versions[6]);
     assert_int_equal(state_of(6), STG_HOT);
     put(6);
+    stop();
+}
+
+/* Nobody holds it any more when the refresh ends, and it is fetched at once: that is not waited
+ * for. */
+static void what_nobody_holds_is_not_followed(void **state) {
+    struct reader reader;
+    pthread_t thread;
+    pthread_t follower;
+    int result = -1;
+    int followed = -1;
+
+    (void)state;
+    in_memory = false;
+    start(ROOM(8), 0);
+    in_memory = true;
+    assert_int_equal(hold(6), STG_WANT_READY);
+    stg_object_invalidate(cache, objects[6]);
+    set_gate(true);
+    assert_int_equal(pthread_create(&thread, NULL, refresh, &result), 0);
+    await_reader();
+    change(6);
+    stg_object_invalidate(cache, objects[6]);
+    assert_int_equal(pthread_create(&follower, NULL, follow, &followed), 0);
+    reader = new_reader();
+    assert_int_equal(stg_object_want(cache, objects[6], STG_PRIORITY_WAITING, &reader.waiter), 0);
+    put(6);
+    set_gate(false);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(pthread_join(follower, NULL), 0); /* it ends */
+    assert_int_equal(await(&reader), STG_WANT_READY);
+    stg_object_put(cache, objects[6]);
     stop();
 }
 
@@ -795,6 +849,7 @@ int main(void) {
         cmocka_unit_test(what_was_seen_during_the_fetch_is_compared),
         cmocka_unit_test(a_copy_in_use_follows_changes_during_its_refresh),
         cmocka_unit_test(what_a_refresh_has_missed_is_followed),
+        cmocka_unit_test(what_nobody_holds_is_not_followed),
         cmocka_unit_test(a_copy_in_use_follows_a_file_that_does_not_rest),
         cmocka_unit_test(a_copy_in_use_follows_changes_when_memory_is_short),
         cmocka_unit_test(who_is_hasty_gets_what_was_read_and_nothing_else),
