@@ -85,12 +85,14 @@ static char *next_word(char **at) {
 }
 
 static bool visit_command(struct entry *entry, const char *command, size_t bytes) {
-    char *copy = strndup(command, bytes);
+    char *copy = malloc(bytes + 1);
     char *at = copy;
     const char *word;
 
     if (!copy)
         return false;
+    memcpy(copy, command, bytes);
+    copy[bytes] = '\0';
     while ((word = next_word(&at)))
         visit_word(entry, word);
     free(copy);
