@@ -405,31 +405,41 @@ static bool is_over(const int *result) {
     return false;
 }
 
-/* Who was told of a change during another's refresh follows it, and finds what it has missed. */
-static void what_a_refresh_has_missed_is_followed(void **state) {
-    pthread_t thread;
+/* A held copy is being refreshed, at the gate, when its file changes again, which one follows. */
+struct chase {
+    pthread_t refresher;
     pthread_t follower;
-    int result = -1;
-    int followed = -1;
+    int refreshed;
+    int followed; /* -1: not yet, as above */
+};
 
-    (void)state;
+static void begin_chase(struct chase *chase) {
+    *chase = (struct chase){.refreshed = -1, .followed = -1};
     in_memory = false;
     start(ROOM(8), 0);
     in_memory = true;
     assert_int_equal(hold(6), STG_WANT_READY);
     stg_object_invalidate(cache, objects[6]);
     set_gate(true);
-    assert_int_equal(pthread_create(&thread, NULL, refresh, &result), 0);
+    assert_int_equal(pthread_create(&chase->refresher, NULL, refresh, &chase->refreshed), 0);
     await_reader(); /* it has the old content */
     change(6);
     stg_object_invalidate(cache, objects[6]);
-    assert_int_equal(pthread_create(&follower, NULL, follow, &followed), 0);
-    assert_false(is_over(&followed)); /* for a while, which a wrong one would not need */
+    assert_int_equal(pthread_create(&chase->follower, NULL, follow, &chase->followed), 0);
+}
+
+/* Who was told of a change during another's refresh follows it, and finds what it has missed. */
+static void what_a_refresh_has_missed_is_followed(void **state) {
+    struct chase chase;
+
+    (void)state;
+    begin_chase(&chase);
+    assert_false(is_over(&chase.followed)); /* for a while, which a wrong one would not need */
     set_gate(false);
-    assert_int_equal(pthread_join(follower, NULL), 0);
-    assert_int_equal(followed, 0);
+    assert_int_equal(pthread_join(chase.follower, NULL), 0);
+    assert_int_equal(chase.followed, 0);
     assert_holds_version(6, disk.versions[6]);
-    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(pthread_join(chase.refresher, NULL), 0);
     assert_holds_version(6, disk.versions[6]);
     assert_int_equal(state_of(6), STG_HOT);
     put(6);
@@ -440,29 +450,16 @@ static void what_a_refresh_has_missed_is_followed(void **state) {
  * for. */
 static void what_nobody_holds_is_not_followed(void **state) {
     struct reader reader;
-    pthread_t thread;
-    pthread_t follower;
-    int result = -1;
-    int followed = -1;
+    struct chase chase;
 
     (void)state;
-    in_memory = false;
-    start(ROOM(8), 0);
-    in_memory = true;
-    assert_int_equal(hold(6), STG_WANT_READY);
-    stg_object_invalidate(cache, objects[6]);
-    set_gate(true);
-    assert_int_equal(pthread_create(&thread, NULL, refresh, &result), 0);
-    await_reader();
-    change(6);
-    stg_object_invalidate(cache, objects[6]);
-    assert_int_equal(pthread_create(&follower, NULL, follow, &followed), 0);
+    begin_chase(&chase);
     reader = new_reader();
     assert_int_equal(stg_object_want(cache, objects[6], STG_PRIORITY_WAITING, &reader.waiter), 0);
     put(6);
     set_gate(false);
-    assert_int_equal(pthread_join(thread, NULL), 0);
-    assert_int_equal(pthread_join(follower, NULL), 0); /* it ends */
+    assert_int_equal(pthread_join(chase.refresher, NULL), 0);
+    assert_int_equal(pthread_join(chase.follower, NULL), 0); /* it ends */
     assert_int_equal(await(&reader), STG_WANT_READY);
     stg_object_put(cache, objects[6]);
     stop();
