@@ -1,0 +1,156 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# variants: default pagecache
+# sanitizers:
+# timeout: 200
+#
+# A real slow source: sshfs to an sshd of this machine, on its own port and with its own keys, over a line of two
+# milliseconds. Trees are built in the mount, changes on the server show, and sshfs can be killed and mounted again.
+set -euo pipefail
+. "$TOP/tests/lib/harness.sh"
+
+for program in sshfs sshd ssh-keygen; do
+    PATH=$PATH:/usr/sbin have "$program" || skip_all "$program is not installed"
+done
+proxy=$BUILD_DIR/tests/delayproxy
+[ -x "$proxy" ] || skip_all "delayproxy is not built"
+
+SSHFS=
+server_is_up() { (exec 3<>"/dev/tcp/127.0.0.1/$line") 2>/dev/null; }
+start_server() { # an sshd, and the line to it
+    local ports
+    keys=$WORK/keys
+    mkdir -m 700 "$keys"
+    ssh-keygen -q -t ed25519 -N '' -f "$keys/host"
+    ssh-keygen -q -t ed25519 -N '' -f "$keys/user"
+    mkdir -p /run/sshd # sshd insists on it
+    ports=$(python3 -c '
+import socket
+sockets = [socket.socket() for _ in range(2)]
+for s in sockets:
+    s.bind(("127.0.0.1", 0))
+print(*(s.getsockname()[1] for s in sockets))')
+    read -r server line <<<"$ports"
+    cat >"$keys/config" <<END
+Port $server
+ListenAddress 127.0.0.1
+HostKey $keys/host
+PidFile none
+AuthorizedKeysFile $keys/user.pub
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+PermitRootLogin yes
+MaxStartups 100
+Subsystem sftp internal-sftp
+END
+    "$(PATH=$PATH:/usr/sbin command -v sshd)" -D -e -f "$keys/config" </dev/null >"$WORK/sshd.log" 2>&1 &
+    own_process $!
+    "$proxy" "$line" "$server" 1000 </dev/null >/dev/null 2>&1 &
+    own_process $!
+    wait_for 20 server_is_up
+}
+mounted_or_dead() { is_mounted "$SRC" || process_gone "$SSHFS"; }
+mount_sshfs() { # no caches of its own for long: what the server has shows
+    sshfs -f -F /dev/null -o "port=$line,IdentityFile=$keys/user,IdentitiesOnly=yes,StrictHostKeyChecking=no" \
+        -o "UserKnownHostsFile=/dev/null,LogLevel=ERROR,allow_other,dir_cache=no,entry_timeout=0,attr_timeout=0" \
+        "root@127.0.0.1:$under" "$SRC" </dev/null >"$WORK/sshfs.log" 2>&1 &
+    SSHFS=$!
+    own_process "$SSHFS"
+    wait_for 30 mounted_or_dead && is_mounted "$SRC" || { cat "$WORK/sshfs.log" "$WORK/sshd.log" && return 1; }
+}
+end_sshfs() { # by which signal
+    kill "-$1" "$SSHFS"
+    wait_for 20 process_gone "$SSHFS" || return 1
+    wait "$SSHFS" 2>/dev/null || true
+    t_forget_process "$SSHFS"
+}
+make_tree() { # twenty sources, a header each and one for all
+    local i
+    mkdir -p "$under"/{src,include}
+    echo 'int common(int);' >"$under/include/common.h"
+    for i in $(seq 20); do
+        printf '#include "common.h"\n#define N%d %d\n' "$i" "$i" >"$under/include/h$i.h"
+        printf '#include <h%d.h>\nint f%d(int n) { return n + N%d; }\n' "$i" "$i" "$i" >"$under/src/f$i.c"
+    done
+    {
+        echo '#include <stdio.h>'
+        for i in $(seq 20); do echo "int f$i(int);"; done
+        echo 'int main(void) { int n = 0;'
+        for i in $(seq 20); do echo "n = f$i(n);"; done
+        echo 'printf("%d\n", n); return 0; }'
+    } >"$under/src/main.c"
+    cat >"$under/Makefile" <<'END'
+objects := $(patsubst src/%.c,%.o,$(wildcard src/*.c))
+program: $(objects)
+	$(CC) -o $@ $^
+%.o: src/%.c
+	$(CC) -MD -Iinclude -c -o $@ $<
+-include $(wildcard *.d)
+END
+}
+build() { make -j2 -C "$MNT" >"$WORK/make.log" 2>&1 || { tail -n 20 "$WORK/make.log" && return 1; }; }
+runs() { [ "$("$under/program")" = 210 ]; }
+nothing_to_do() { build && grep -q 'is up to date' "$WORK/make.log"; }
+rebuilds() { # what a header says that was changed at the server
+    sed -i "s/#define N7 .*/#define N7 $1/" "$under/include/h7.h"
+    touch "$under/include/h7.h"
+    "$BUILD_DIR/client/stagectl" sync "$MNT" && build && [ "$("$under/program")" = $((203 + $1)) ] ||
+        { "$under/program" && cat "$WORK/make.log" && return 1; }
+}
+settled() { find "$under" -exec touch -h -d '2 hours ago' {} +; }
+content() { [ "$(cat "$MNT/$1" 2>/dev/null)" = "$2" ]; }
+same_tree() { diff -r "$under" "$MNT"; }
+gone() { ! stat "$MNT/unknown" >/dev/null 2>"$WORK/why" && grep -q 'not connected' "$WORK/why"; }
+disk() { # NAME: of the statistics of what is on disk
+    "$BUILD_DIR/client/stagectl" stats --json "$MNT" | python3 -c '
+import json, sys
+print(json.load(sys.stdin)["disk"][sys.argv[1]])' "$1"
+}
+written() { [ "$(disk queued_bytes)" = 0 ]; }
+
+new_dirs
+under=$WORK/under
+mkdir "$under"
+make_tree
+settled
+check "an sshd answers" start_server
+check "sshfs mounts" mount_sshfs
+mount_fs "ttl=1,stage_dir=$WORK/stage" || done_testing
+check "the tree is the same" same_tree
+check "it is built in the mount" build
+check "what was built is at the server, and runs" runs
+check "once more there is nothing to do" nothing_to_do
+check "a header that changes at the server is compiled" rebuilds 100
+
+echo changed >"$under/note"
+check "a change at the server shows" wait_for 20 content note changed
+echo "once more" >"$under/note"
+check "a sync" "$BUILD_DIR/client/stagectl" sync "$MNT"
+check "shows it at once" content note "once more"
+check "the mount is written" sh -c "echo mine >'$MNT/note'"
+same "which is at the server" mine "$(cat "$under/note")"
+
+check "sshfs is killed" end_sshfs KILL
+check "which is told" wait_for 20 gone
+umount -l "$SRC"
+echo "after that" >"$under/note"
+check "mounted again" mount_sshfs
+check "it is served" wait_for 20 content note "after that"
+check "all of it" same_tree
+check "and built, with what changed there" rebuilds 1000
+unmount_fs && pass "the mount ends cleanly"
+
+settled
+mount_fs "ttl=1,stage_dir=$WORK/stage" || done_testing
+check "after its times were set, the tree is read anew" same_tree
+check "and kept" wait_for 20 written
+unmount_fs
+mount_fs "ttl=1,stage_dir=$WORK/stage" || done_testing
+check "mounted anew, it is the same" same_tree
+check "and comes from the disk" [ "$(disk hits)" -ge 10 ]
+unmount_fs
+umount "$SRC"
+wait "$SSHFS" || true
+t_forget_process "$SSHFS"
+done_testing
