@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include "cache/ninjadeps.h"
 
-#include "util/cleanup.h"
-
 #include <errno.h>
 #include <limits.h>
 #include <stdbool.h>

@@ -10,6 +10,7 @@
 #ifndef STG_FS_INODE_H
 #define STG_FS_INODE_H
 
+#include "fs/kernel_abi.h"
 #include "fs/volume.h"
 #include "util/lock.h"
 
@@ -76,7 +77,7 @@ struct stg_inode {
 };
 
 /* What statx must be asked for wherever an inode is looked up. */
-#define STG_STATX_MASK (STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
+#define STG_STATX_MASK (STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID | STG_STATX_MNT_ID_UNIQUE)
 
 static inline bool stg_inode_is_regular(const struct stg_inode *inode) {
     return inode->type == (S_IFREG >> 12);

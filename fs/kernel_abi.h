@@ -22,6 +22,13 @@ struct stg_backing_map {
 #define STG_DEV_IOC_BACKING_OPEN _IOW(229, 1, struct stg_backing_map)
 #define STG_DEV_IOC_BACKING_CLOSE _IOW(229, 2, uint32_t)
 
+/*
+ * include/uapi/linux/stat.h, Linux 6.8: an ID that is given to no other mount, ever, instead of
+ * that of STATX_MNT_ID, which is given again. Where both are asked for, the kernel gives what it
+ * has.
+ */
+#define STG_STATX_MNT_ID_UNIQUE 0x00004000U
+
 #define STG_FUSE_SUPER_MAGIC 0x65735546UL
 
 /* linux/mount.h, since 5.2 and 5.12. */

@@ -182,8 +182,6 @@ static void note_source(const struct entry *entry, void *context) {
 }
 
 int stg_mounts_note_source(uint64_t mount_id) {
-    free(source_mount);
-    source_mount = NULL;
     if (!each(note_source, &mount_id))
         return -errno;
     return source_mount ? 0 : -ENOENT;
@@ -211,6 +209,8 @@ uint64_t stg_mounts_successor(void) {
         return 0;
     return succession.id;
 }
+
+void stg_mounts_succeed(uint64_t mount_id) { source_id = mount_id; }
 
 void stg_mounts_forget_source(void) {
     free(source_mount);

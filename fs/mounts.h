@@ -37,6 +37,9 @@ int stg_mounts_note_source(uint64_t mount_id);
  * another is where it was, of the same kind, of the same thing, and the same user's. 0: none.
  */
 uint64_t stg_mounts_successor(void);
+
+/* That one is the source's now. */
+void stg_mounts_succeed(uint64_t mount_id);
 void stg_mounts_forget_source(void);
 
 /* The minor number of the device that is mounted on `path`; -1 where none is. */

@@ -178,7 +178,10 @@ void stg_op_flush(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) 
 
     if (fd >= 0 && close(fd) && !error)
         error = -errno;
-    stg_reply_result(req, error == -ESTALE ? 0 : error);
+    /* It was removed; or its source was replaced, with what that had not written yet. */
+    if (error == -ESTALE)
+        error = atomic_load(&stg_inode_of(nodeid)->volume->replaced) ? -EIO : 0;
+    stg_reply_result(req, error);
 }
 
 void stg_op_fsync(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *fi) {

@@ -15,7 +15,10 @@
 /* Begins to follow what is mounted, where the source is remote. 0 or -errno. */
 int stg_reattach_start(void);
 
-/* Ends that, before the inodes go. Does nothing where it was not begun. */
+/*
+ * Ends that, before the inodes go, and after what lets go who waits for the kernel
+ * (stg_coherence_stop()). Does nothing where it was not begun.
+ */
 void stg_reattach_stop(void);
 
 #endif

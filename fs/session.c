@@ -262,8 +262,8 @@ static int mount_and_loop(void) {
     if (error)
         stg_error("the mount on %s ends: %s", stg_fs.options.mountpoint, strerror(-error));
     stg_ending_step(10);
-    stg_reattach_stop();
     stg_coherence_stop(); /* first: nobody answers what it may be waiting for any more */
+    stg_reattach_stop();
     stg_sync_stop();
     stg_listing_stop(); /* before those that wait for a folder to be read */
     stg_job_stop();

@@ -3,8 +3,9 @@
  * One mounted filesystem at or below the source: how its objects are found again without keeping
  * a descriptor for each.
  *
- * A volume is a (st_dev, mount ID) pair: the same device bound a second time, say read-only, is a
- * volume of its own, because access through it obeys other flags. Volumes are made at the first
+ * A volume is a (st_dev, mount ID) pair, with an ID that is never given again where the kernel has
+ * those: the same device bound a second time, say read-only, is a volume of its own, because access
+ * through it obeys other flags. Volumes are made at the first
  * lookup that meets them and live until unmount; there are as many as the source has mounts.
  */
 #ifndef STG_FS_VOLUME_H
@@ -26,6 +27,7 @@ struct stg_volume {
                           flags (ro, noatime) are ours; or -1: as mount_fd */
     _Atomic uint64_t fetch_ns; /* what fetching a small file takes, on average; 0: not known */
     _Atomic bool own;          /* the source's, not of something that is mounted below it */
+    _Atomic bool replaced;     /* it was the source's, until that was mounted again */
     _Atomic bool keeps_pages;  /* STG_IO_DONT_CACHE is refused */
     bool handles;              /* objects can be reopened by file handle */
     bool watched;              /* every change made to it is heard of, see watch.h */
@@ -36,7 +38,7 @@ struct stg_volume {
 
 /*
  * The volume of the object that `fd` (O_PATH is enough) refers to and `stx` describes. `stx` must
- * have been asked for STATX_MNT_ID. Returns 0, or -errno (-EMFILE, -ENOMEM): a volume that could
+ * have been asked for STG_STATX_MASK. Returns 0, or -errno (-EMFILE, -ENOMEM): a volume that could
  * not be examined for want of descriptors is not remembered as one without handles.
  */
 int stg_volume_get(int fd, const struct statx *stx, struct stg_volume **ret_volume);

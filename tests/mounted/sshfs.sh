@@ -16,7 +16,8 @@ proxy=$BUILD_DIR/tests/delayproxy
 [ -x "$proxy" ] || skip_all "delayproxy is not built"
 
 SSHFS=
-server_is_up() { (exec 3<>"/dev/tcp/127.0.0.1/$line") 2>/dev/null; }
+listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+server_is_up() { listens "$server" && listens "$line"; }
 start_server() { # an sshd, and the line to it
     local ports
     keys=$WORK/keys
@@ -92,9 +93,16 @@ END
 build() { make -j2 -C "$MNT" >"$WORK/make.log" 2>&1 || { tail -n 20 "$WORK/make.log" && return 1; }; }
 runs() { [ "$("$under/program")" = 210 ]; }
 nothing_to_do() { build && grep -q 'is up to date' "$WORK/make.log"; }
+next_second() { # sftp tells no more of a time
+    local now
+    now=$(date +%s)
+    while [ "$(date +%s)" = "$now" ]; do :; done
+}
 rebuilds() { # what a header says that was changed at the server
+    next_second
     sed -i "s/#define N7 .*/#define N7 $1/" "$under/include/h7.h"
     touch "$under/include/h7.h"
+    next_second
     "$BUILD_DIR/client/stagectl" sync "$MNT" && build && [ "$("$under/program")" = $((203 + $1)) ] ||
         { "$under/program" && cat "$WORK/make.log" && return 1; }
 }
@@ -107,7 +115,7 @@ disk() { # NAME: of the statistics of what is on disk
 import json, sys
 print(json.load(sys.stdin)["disk"][sys.argv[1]])' "$1"
 }
-written() { [ "$(disk queued_bytes)" = 0 ]; }
+written() { [ "$(disk written)" -ge 60 ] && [ "$(disk queued_bytes)" = 0 ]; }
 
 new_dirs
 under=$WORK/under
