@@ -41,6 +41,11 @@ static inline bool stg_coherence_is_watched(const struct stg_inode *inode) {
     return inode->volume->watched;
 }
 
+/* Does the kernel keep attributes of the object until it is told otherwise? */
+static inline bool stg_coherence_is_kept(const struct stg_inode *inode) {
+    return inode->volume->watched || stg_fs.options.coherence == STG_COHERENCE_FROZEN;
+}
+
 /*
  * The source's attributes were seen, and are going to be answered: has pages of another version
  * dropped, and waits for that, a second at most. Not from a READ, which such a drop may wait for.

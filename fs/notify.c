@@ -7,6 +7,7 @@
  */
 #include "fs/notify.h"
 
+#include "fs/coherence.h"
 #include "fs/mounts.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -82,6 +83,11 @@ bool stg_notify_inode(struct stg_inode *inode, bool pages) {
     if (!error)
         atomic_fetch_add_explicit(&told_inodes, 1, memory_order_relaxed);
     return error != -ENOENT;
+}
+
+void stg_notify_touched(struct stg_inode *inode) {
+    if (stg_coherence_attr_timeout_s(inode) > 0)
+        (void)stg_notify_inode(inode, false); /* what the kernel does not know it has not kept */
 }
 
 void stg_notify_name(struct stg_inode *folder, const char *name) {

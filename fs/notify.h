@@ -4,7 +4,7 @@
  *
  * The kernel may wait in such a call: for pages that are being read, whose READ somebody has to
  * answer; for a folder in which a request is under way. So no thread that answers requests makes
- * one; some have it made by threads for that.
+ * one, but stg_notify_touched(); some have it made by threads for that.
  */
 #ifndef STG_FS_NOTIFY_H
 #define STG_FS_NOTIFY_H
@@ -31,6 +31,15 @@ void stg_notify_fini(void);
  * know the inode: never did, forgot it, or has not yet taken the answer that tells of it.
  */
 bool stg_notify_inode(struct stg_inode *inode, bool pages);
+
+/*
+ * The attributes of the inode were changed by the request that the caller is about to answer, which
+ * is about that inode, or a name of it or in it. The kernel forgets them by itself then, but takes
+ * what it is answered to a question of before that (fuse_invalidate_attr_mask(), Linux 6.18, leaves
+ * the attributes' version as it is): that it refuses where it was told. Does not wait: pages and
+ * names are left alone, and who waits for the answer holds the inode.
+ */
+void stg_notify_touched(struct stg_inode *inode);
 
 /* Drops a name in the folder, there or not. Waits for lookups and listings in it that go on. */
 void stg_notify_name(struct stg_inode *folder, const char *name);

@@ -47,7 +47,7 @@ static void reply_attributes(fuse_req_t req, struct stg_inode *inode, bool chang
         stg_coherence_changed(inode);
     else
         stg_coherence_saw(inode, &stx);
-    if (changed && stg_coherence_is_watched(inode))
+    if (changed && stg_coherence_is_kept(inode))
         timeout_s = 0; /* the kernel takes these whatever it was told meanwhile */
     stg_reply_fill_stat(inode->volume, &stx, &attr);
     (void)fuse_reply_attr(req, &attr, timeout_s); /* nothing to undo */

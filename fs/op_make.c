@@ -6,6 +6,7 @@
 #include "fs/creds.h"
 #include "fs/folders.h"
 #include "fs/listing.h"
+#include "fs/notify.h"
 #include "fs/reply.h"
 
 #include <errno.h>
@@ -52,6 +53,7 @@ static void make_and_reply(fuse_req_t req, fuse_ino_t nodeid, const struct reque
     }
     if (!error) {
         stg_listing_outdate(parent);
+        stg_notify_touched(parent);
         error = stg_lookup(parent, request->name, &inode, &stx);
     }
     if (error)

@@ -13,6 +13,7 @@
 #include "fs/folders.h"
 #include "fs/linger.h"
 #include "fs/listing.h"
+#include "fs/notify.h"
 #include "fs/place.h"
 #include "fs/predict.h"
 #include "fs/reply.h"
@@ -84,6 +85,7 @@ static void remove_and_reply(fuse_req_t req, fuse_ino_t nodeid, const char *name
             stg_folders_unexpect(stg_inode_of(nodeid), name, STG_FOLDERS_REMOVED);
         } else {
             known_lost_name(&known);
+            stg_notify_touched(stg_inode_of(nodeid));
         }
         release_known(&known);
     }
@@ -120,6 +122,7 @@ void stg_op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t new_parent, const
     }
     if (!error) {
         stg_listing_outdate(stg_inode_of(new_parent));
+        stg_notify_touched(stg_inode_of(new_parent));
         stg_tier_renamed(stg_inode_of(new_parent), new_name, false);
         error = stg_lookup(stg_inode_of(new_parent), new_name, &inode, &stx);
     }
@@ -202,6 +205,12 @@ void stg_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
             known_moved(&target, stg_inode_of(parent), name);
         else
             known_lost_name(&target);
+        stg_notify_touched(stg_inode_of(parent));
+        stg_notify_touched(stg_inode_of(new_parent));
+        if (moved.inode)
+            stg_notify_touched(moved.inode);
+        if (target.inode)
+            stg_notify_touched(target.inode);
     }
     release_known(&moved);
     release_known(&target);

@@ -330,10 +330,12 @@ void stg_op_create(fuse_req_t req, fuse_ino_t nodeid, const char *name, mode_t m
     if (!error) {
         stg_folders_expect(parent, name, STG_FOLDERS_MADE);
         fd = open_new(req, lent.fd, name, mode, fi->flags);
-        if (fd < 0)
+        if (fd < 0) {
             stg_folders_unexpect(parent, name, STG_FOLDERS_MADE);
-        else
+        } else {
             stg_listing_outdate(parent);
+            stg_notify_touched(parent);
+        }
     }
     if (fd < 0)
         stg_reply_result(req, fd);

@@ -4,6 +4,7 @@
 
 #include "fs/control.h"
 #include "fs/creds.h"
+#include "fs/notify.h"
 #include "fs/reply.h"
 #include "util/cleanup.h"
 
@@ -111,6 +112,8 @@ void stg_op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const 
         if (error == -EPERM && switched) /* the caller had a capability of its own */
             error = setxattr(path, name, value, size, flags) ? -errno : 0;
     }
+    if (!error)
+        stg_notify_touched(stg_inode_of(nodeid));
     stg_reply_result(req, error);
 }
 
@@ -131,5 +134,7 @@ void stg_op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name) {
     }
     if (!error && !strcmp(name, "security.capability"))
         stg_inode_note_capability_lost(inode);
+    if (!error)
+        stg_notify_touched(inode);
     stg_reply_result(req, error);
 }

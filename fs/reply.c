@@ -72,7 +72,7 @@ void stg_reply_linked(fuse_req_t req, struct stg_inode *parent, struct stg_inode
     struct fuse_entry_param entry;
 
     stg_reply_fill_entry(parent, inode, stx, &entry);
-    if (stg_coherence_is_watched(inode))
+    if (stg_coherence_is_kept(inode))
         entry.attr_timeout = 0;
     reply_entry(req, inode, &entry);
 }

@@ -589,6 +589,39 @@ def race_strict():
         raise Broken("readers ended with %s" % statuses)
 
 
+def race_touched():
+    """Stats of a file and of its folder while the mount itself changes them, which no event need tell."""
+    folder, name = os.path.join(mount, "folder"), os.path.join(mount, "folder", "file")
+    os.mkdir(folder)
+    put(name, b"")
+
+    def look(going):
+        while going.is_set():
+            os.stat(name)
+            os.stat(folder)
+
+    def times(path):
+        found = os.stat(path)
+        return found.st_ctime_ns, found.st_mtime_ns, found.st_nlink
+
+    for i in range(150):
+        going = threading.Event()
+        going.set()
+        lookers = [threading.Thread(target=look, args=(going,)) for _ in range(3)]
+        for looker in lookers:
+            looker.start()
+        for j in range(6):
+            os.setxattr(name, "user.number", b"%d" % (i * 6 + j))
+            os.mkdir(os.path.join(folder, "%d" % (i * 6 + j)))
+        going.clear()
+        for looker in lookers:
+            looker.join()
+        for path in (name, folder):
+            seen, there = times(path), times(os.path.join(source, os.path.relpath(path, mount)))
+            if seen != there:
+                raise Broken("round %d: %s has %s, and %s in the source" % (i, path, seen, there))
+
+
 def race_busy():
     """Events and reads until the mount is gone; the file of the detail is there when all is going on."""
     names = ["file%d" % i for i in range(20)]
@@ -663,6 +696,15 @@ for mode in watch ttl,ttl=60; do
     mount_fs "serve=pagecache,coherence=$mode" || done_testing
     check "a warm-up against changes, $mode: after a sync all is as in the source" race warm
     ended "a warm-up, $mode"
+done
+
+# ---- attributes that were asked for before the mount itself changed them ----
+
+for mode in watch frozen; do
+    new_dirs
+    mount_fs "coherence=$mode" || done_testing
+    check "$mode: attributes asked for during a change through the mount are not kept" race touched
+    ended "attributes, $mode"
 done
 
 # ---- a read in the middle of a write ----
