@@ -5,18 +5,21 @@
 #include "fs/fs.h"
 #include "fs/notify.h"
 #include "fs/ops.h"
-#include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/log.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdatomic.h>
 #include <time.h>
+#include <unistd.h>
 #include <sys/eventfd.h>
+#include <sys/wait.h>
 
 #define WRITE_BACK_S 10
 #define GRACE_MS 10000
@@ -61,13 +64,34 @@ static void wait_for_writes(void) {
     } while (before != stg_op_writes(&idle) || !idle);
 }
 
+/*
+ * Has the kernel write what it has. By another program, and not by a call from here, which is
+ * answered from here: where the source hangs, and this process is killed meanwhile, a thread that
+ * waits for such an answer cannot die, and keeps the connection that everybody else waits on.
+ * Another program has no part of that: not its descriptors, nor a ring that is mapped.
+ */
+static void sync_by_program(void) {
+    const char *const argv[] = {"sync", "-f", stg_fs.options.mountpoint, NULL};
+    posix_spawn_file_actions_t actions;
+    pid_t pid = -1;
+
+    if (posix_spawn_file_actions_init(&actions))
+        return;
+    /* Errors are told to who syncs the file; it says nothing here. */
+    if (!posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDWR, 0) &&
+        !posix_spawn_file_actions_adddup2(&actions, STDIN_FILENO, STDOUT_FILENO) &&
+        !posix_spawn_file_actions_adddup2(&actions, STDIN_FILENO, STDERR_FILENO) &&
+        posix_spawnp(&pid, argv[0], &actions, NULL, (char *const *)argv, environ))
+        pid = -1;
+    (void)posix_spawn_file_actions_destroy(&actions); /* cannot fail */
+    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ; /* a signal came */
+}
+
 /* By a thread of its own, as nobody knows how long that takes. */
 static void *write_back(void *unused) {
-    stg_auto_fd int fd = open(stg_fs.options.mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
     (void)unused;
-    if (fd >= 0)
-        (void)syncfs(fd); /* errors are told to who syncs the file */
+    sync_by_program();
     wait_for_writes();
     (void)sem_post(&written); /* cannot overflow */
     return NULL;

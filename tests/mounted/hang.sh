@@ -50,4 +50,33 @@ for gate in READ OPEN; do
     unmount_fs && pass "$gate: the mount ends"
     unmount_slow
 done
+
+# ---- a daemon that is killed while it ends, and waits for the source ----
+
+requests_waiting() { # COUNT: that many requests of the mount, or more, have no answer
+    [ "$(cat "/sys/fs/fuse/connections/$connection/waiting")" -ge "$1" ]
+}
+both_gone() { process_gone "$DAEMON" && process_gone "$waiter"; }
+
+mountpoint -q /sys/fs/fuse/connections || mount -t fusectl none /sys/fs/fuse/connections
+new_dirs
+mkdir -p "$WORK/slow-under"
+mount_slow latency_us=300,timeout=0 || done_testing
+mount_fs attr_timeout=0 || done_testing
+connection=$(mountpoint -d "$MNT")
+connection=${connection#*:}
+slow_control gate=GETATTR
+stat "$MNT" </dev/null >/dev/null 2>&1 &
+waiter=$!
+own_process "$waiter"
+check "killed: somebody waits for the source" slow_wait_held
+kill -TERM "$DAEMON"
+check "killed: the daemon asks for what is to be written back" wait_for 20 requests_waiting 2
+check "killed: which waits for the source, too" slow_wait_held 2
+kill -KILL "$DAEMON"
+slow_control ""
+check "killed: nobody waits any more" wait_for 20 both_gone
+t_forget_process "$DAEMON"
+check "killed: the mount can be taken away" umount "$MNT"
+unmount_slow
 done_testing
