@@ -8,6 +8,7 @@
 
 #include "fs/held.h"
 #include "fs/live.h"
+#include "fs/notify.h"
 #include "fs/ranges.h"
 #include "fs/record.h"
 #include "fs/reply.h"
@@ -212,9 +213,11 @@ void stg_op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset,
                       struct fuse_file_info *fi) {
     auto_call_fd call = call_fd_get(nodeid, fi, O_WRONLY);
     struct allocation what = {call.fd, mode, offset, length};
+    int error = call.fd < 0 ? call.fd : stg_live_change(stg_inode_of(nodeid), allocate, &what);
 
-    stg_reply_result(req, call.fd < 0 ? call.fd
-                                      : stg_live_change(stg_inode_of(nodeid), allocate, &what));
+    if (!error)
+        stg_notify_touched(stg_inode_of(nodeid));
+    stg_reply_result(req, error);
 }
 
 void stg_op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence,

@@ -4,6 +4,7 @@
 
 #include "fs/control.h"
 #include "fs/creds.h"
+#include "fs/notify.h"
 #include "fs/reply.h"
 #include "util/cleanup.h"
 
@@ -23,6 +24,11 @@ static int ioctl_as_caller(fuse_req_t req, int fd, unsigned int command, void *v
     result = ioctl(fd, command, value);
     stg_creds_restore(&creds);
     return result;
+}
+
+static bool changes(unsigned int command) {
+    return command == FS_IOC_SETFLAGS || command == FS_IOC_FSSETXATTR ||
+           command == FS_IOC_SETVERSION;
 }
 
 void stg_op_ioctl(fuse_req_t req, fuse_ino_t nodeid, unsigned int command, void *argument,
@@ -67,10 +73,13 @@ void stg_op_ioctl(fuse_req_t req, fuse_ino_t nodeid, unsigned int command, void 
     }
     result = command == FS_IOC_SETVERSION ? ioctl_as_caller(req, fd, command, &value)
                                           : ioctl(fd, command, &value);
-    if (result < 0)
+    if (result < 0) {
         stg_reply_result(req, -errno);
-    else
-        /* The number says long, and every file system gives an int. */
-        (void)fuse_reply_ioctl(req, result, &value,
-                               command == FS_IOC_GETVERSION ? sizeof(int) : out_size);
+        return;
+    }
+    if (changes(command)) /* its ctime; the kernel forgets nothing by itself (Linux 6.18) */
+        stg_notify_touched(stg_inode_of(nodeid));
+    /* The number says long, and every file system gives an int. */
+    (void)fuse_reply_ioctl(req, result, &value,
+                           command == FS_IOC_GETVERSION ? sizeof(int) : out_size);
 }

@@ -19,7 +19,7 @@ seconds=2
 
 cat >"$TMPDIR/races.py" <<'PYTHON'
 """races.py RACE SOURCE MOUNT SECONDS STAGECTL...: one race; ends with a traceback where a promise is broken."""
-import errno, mmap, os, random, struct, subprocess, sys, threading, time
+import ctypes, errno, fcntl, mmap, os, random, struct, subprocess, sys, threading, time
 
 race, source, mount, seconds, *stagectl = sys.argv[1:]
 race, *details = race.split(":")
@@ -593,7 +593,24 @@ def race_touched():
     """Stats of a file and of its folder while the mount itself changes them, which no event need tell."""
     folder, name = os.path.join(mount, "folder"), os.path.join(mount, "folder", "file")
     os.mkdir(folder)
-    put(name, b"")
+    put(name, make("file", 1, 1000))
+    libc = ctypes.CDLL(None, use_errno=True)
+    KEEP_SIZE, PUNCH_HOLE, GET_FLAGS, SET_FLAGS, NOATIME = 1, 2, 0x80086601, 0x40086602, 0x80
+
+    def punch(number):
+        offset, length = ctypes.c_long(number * 4096), ctypes.c_long(4096)
+        fd = os.open(name, os.O_WRONLY)
+        if libc.fallocate(fd, KEEP_SIZE | PUNCH_HOLE, offset, length):
+            raise OSError(ctypes.get_errno(), "fallocate")
+        os.close(fd)
+
+    def turn_flag():
+        fd = os.open(name, os.O_RDONLY)
+        flags, = struct.unpack("L", fcntl.ioctl(fd, GET_FLAGS, struct.pack("L", 0)))
+        fcntl.ioctl(fd, SET_FLAGS, struct.pack("L", flags ^ NOATIME))
+        os.close(fd)
+
+    change = [lambda j: os.setxattr(name, "user.number", b"%d" % j), punch, lambda _: turn_flag()]
 
     def look(going):
         while going.is_set():
@@ -602,16 +619,16 @@ def race_touched():
 
     def times(path):
         found = os.stat(path)
-        return found.st_ctime_ns, found.st_mtime_ns, found.st_nlink
+        return found.st_ctime_ns, found.st_mtime_ns, found.st_nlink, found.st_blocks
 
-    for i in range(150):
+    for i in range(300):
         going = threading.Event()
         going.set()
         lookers = [threading.Thread(target=look, args=(going,)) for _ in range(3)]
         for looker in lookers:
             looker.start()
         for j in range(6):
-            os.setxattr(name, "user.number", b"%d" % (i * 6 + j))
+            change[i % 3](j)
             os.mkdir(os.path.join(folder, "%d" % (i * 6 + j)))
         going.clear()
         for looker in lookers:
