@@ -122,6 +122,10 @@ class SshfsSource(Source):
                "UserKnownHostsFile=/dev/null,LogLevel=ERROR")
         return ["sshfs", "-f", "-o", f"{ssh},allow_other,{self.options}", f"root@127.0.0.1:{self.under}", root]
 
+    def rclone_remote(self):
+        """The same files as rclone's own client for SFTP names them."""
+        return f":sftp,host=127.0.0.1,port={self.port},user=root,key_file={self.keys}/user,shell_type=none:{self.under}"
+
     def fresh(self):
         self.unmount()
         # pylint: disable-next=consider-using-with
