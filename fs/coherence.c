@@ -259,8 +259,9 @@ static void wait_for_requests(void) {
 
 /* ---- listings ---- */
 
-bool stg_coherence_doubts_listing(const struct stg_inode *folder) {
-    return stg_fs.options.coherence != STG_COHERENCE_FROZEN && !stg_coherence_is_watched(folder);
+void stg_coherence_made_name(struct stg_inode *folder) {
+    stg_listing_outdate(folder);
+    stg_notify_touched(folder);
 }
 
 void stg_coherence_listed(struct stg_inode *folder) {

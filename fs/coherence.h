@@ -41,7 +41,10 @@ static inline bool stg_coherence_is_watched(const struct stg_inode *inode) {
     return inode->volume->watched;
 }
 
-/* Does the kernel keep attributes of the object until it is told otherwise? */
+/*
+ * Does the kernel keep attributes of the object until it is told otherwise? Where not, a listing
+ * that it keeps of a folder may be another without its mtime's being one.
+ */
 static inline bool stg_coherence_is_kept(const struct stg_inode *inode) {
     return inode->volume->watched || stg_fs.options.coherence == STG_COHERENCE_FROZEN;
 }
@@ -58,6 +61,9 @@ void stg_coherence_saw(struct stg_inode *inode, const struct statx *stx);
  */
 void stg_coherence_changed(struct stg_inode *inode);
 
+/* A name was made in the folder through the mount; before the answer. */
+void stg_coherence_made_name(struct stg_inode *folder);
+
 /* ---- requests that answer what they have seen ---- */
 
 /*
@@ -67,12 +73,6 @@ void stg_coherence_changed(struct stg_inode *inode);
 unsigned stg_coherence_enter(void);
 void stg_coherence_leave(unsigned *turn);
 #define stg_auto_look __attribute__((cleanup(stg_coherence_leave))) unsigned
-
-/*
- * The kernel keeps listings where folders are opened without telling: may this one be another
- * without its mtime's being one, and nobody told? After the answer it is to be dropped then.
- */
-bool stg_coherence_doubts_listing(const struct stg_inode *folder);
 
 /* A folder was listed with attributes; before the answer. */
 void stg_coherence_listed(struct stg_inode *folder);

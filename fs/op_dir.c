@@ -230,7 +230,7 @@ static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
     if (plus)
         stg_coherence_listed(listing.inode);
     stg_record_listed(listing.inode);
-    doubted = !fi->fh && stg_coherence_doubts_listing(listing.inode);
+    doubted = !fi->fh && !stg_coherence_is_kept(listing.inode);
     if (doubted)
         stg_inode_ref(listing.inode); /* the kernel may forget it once it is answered */
     if (result < 0 && !listing.used)

@@ -5,8 +5,6 @@
 #include "fs/coherence.h"
 #include "fs/creds.h"
 #include "fs/folders.h"
-#include "fs/listing.h"
-#include "fs/notify.h"
 #include "fs/reply.h"
 
 #include <errno.h>
@@ -52,8 +50,7 @@ static void make_and_reply(fuse_req_t req, fuse_ino_t nodeid, const struct reque
         stg_creds_restore(&creds);
     }
     if (!error) {
-        stg_listing_outdate(parent);
-        stg_notify_touched(parent);
+        stg_coherence_made_name(parent);
         error = stg_lookup(parent, request->name, &inode, &stx);
     }
     if (error)

@@ -121,8 +121,7 @@ void stg_op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t new_parent, const
         }
     }
     if (!error) {
-        stg_listing_outdate(stg_inode_of(new_parent));
-        stg_notify_touched(stg_inode_of(new_parent));
+        stg_coherence_made_name(stg_inode_of(new_parent));
         stg_tier_renamed(stg_inode_of(new_parent), new_name, false);
         error = stg_lookup(stg_inode_of(new_parent), new_name, &inode, &stx);
     }
@@ -194,6 +193,7 @@ void stg_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
         expect_rename(stg_inode_of(parent), name, stg_inode_of(new_parent), new_name, flags,
                       stg_folders_unexpect);
     }
+    /* A remote source may say of one that was done that it failed. */
     stg_listing_outdate(stg_inode_of(new_parent));
     if (flags & RENAME_EXCHANGE)
         stg_listing_outdate(stg_inode_of(parent));
@@ -205,8 +205,9 @@ void stg_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
             known_moved(&target, stg_inode_of(parent), name);
         else
             known_lost_name(&target);
-        stg_notify_touched(stg_inode_of(parent));
         stg_notify_touched(stg_inode_of(new_parent));
+        if (new_parent != parent)
+            stg_notify_touched(stg_inode_of(parent));
         if (moved.inode)
             stg_notify_touched(moved.inode);
         if (target.inode)

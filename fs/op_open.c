@@ -19,7 +19,6 @@
 #include "fs/folders.h"
 #include "fs/held.h"
 #include "fs/iomode.h"
-#include "fs/listing.h"
 #include "fs/live.h"
 #include "fs/notify.h"
 #include "fs/place.h"
@@ -333,8 +332,7 @@ void stg_op_create(fuse_req_t req, fuse_ino_t nodeid, const char *name, mode_t m
         if (fd < 0) {
             stg_folders_unexpect(parent, name, STG_FOLDERS_MADE);
         } else {
-            stg_listing_outdate(parent);
-            stg_notify_touched(parent);
+            stg_coherence_made_name(parent);
         }
     }
     if (fd < 0)

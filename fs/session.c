@@ -102,10 +102,8 @@ static int choose_way(struct fuse_conn_info *conn) {
  * the kernels that have an epoch are later than that.
  */
 static bool may_skip_opendir(const struct fuse_conn_info *conn) {
-    bool kept = stg_fs.root->volume->watched || stg_fs.options.coherence == STG_COHERENCE_FROZEN;
-
-    return kept && stg_fs.has_epoch && (conn->capable_ext & FUSE_CAP_NO_OPENDIR_SUPPORT) &&
-           !stg_fs.root->volume->remote;
+    return stg_coherence_is_kept(stg_fs.root) && stg_fs.has_epoch &&
+           (conn->capable_ext & FUSE_CAP_NO_OPENDIR_SUPPORT) && !stg_fs.root->volume->remote;
 }
 
 static void op_init(void *userdata, struct fuse_conn_info *conn) {
