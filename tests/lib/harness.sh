@@ -216,6 +216,11 @@ else
     T_WRAP=(env '--default-signal=INT,QUIT')
 fi
 stagefs() { "${T_WRAP[@]}" "$STAGEFS" "$@"; }
+ctl() { "${T_WRAP[@]}" "$BUILD_DIR/client/stagectl" "$@"; }
+
+stat_of() { # NAME: of the mount's statistics
+    ctl stats --json "$MNT" | python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"
+}
 
 # Remembers a process to be ended with the script.
 own_process() { T_PIDS+=("$1"); }

@@ -14,13 +14,11 @@ set -euo pipefail
 # shellcheck source=tests/lib/slow-source.sh
 . "$TOP/tests/lib/slow-source.sh"
 
-ctl() { "${T_WRAP[@]}" "$BUILD_DIR/client/stagectl" "$@"; }
 synced() {
     sync_command=(timeout -k 5 "$PATIENCE" "${T_WRAP[@]}" "$BUILD_DIR/client/stagectl" sync "$MNT")
     # What does not end well shows in the checks that come after.
     "${sync_command[@]}" </dev/null
 }
-stat_of() { ctl stats --json "$MNT" | python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 
 # Edits of a stress, and how late on a busy machine an event may be handled.
 edits=2000 slack=2

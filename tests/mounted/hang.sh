@@ -58,7 +58,6 @@ requests_waiting() { # COUNT: that many requests of the mount, or more, have no 
 }
 both_gone() { process_gone "$DAEMON" && process_gone "$waiter"; }
 
-mountpoint -q /sys/fs/fuse/connections || mount -t fusectl none /sys/fs/fuse/connections
 new_dirs
 mkdir -p "$WORK/slow-under"
 mount_slow latency_us=300,timeout=0 || done_testing

@@ -19,7 +19,6 @@ calls_of() { # CMD...: reads and writes of the daemon while it runs; 0: it was n
     echo $(($(daemon_calls) - before))
 }
 few() { [ "$1" -le "$2" ] || { echo "$1" && false; }; }
-stat_of() { "$CTL" stats --json "$MNT" | python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 
 make_code() { # DIR: a program of many headers, and a search path in which most lookups fail
     local i

@@ -12,7 +12,6 @@ set -euo pipefail
 
 have_slowfs || skip_all "slowfs is not built"
 
-ctl() { "$BUILD_DIR/client/stagectl" "$@"; }
 state() { getfattr --only-values -n user.stagefs.state "$MNT/$1" 2>/dev/null; }
 staged() { for name in "$@"; do [ "$(state "$name")" = hot ] || return 1; done; }
 absent() { for name in "$@"; do [ "$(state "$name")" = absent ] || { echo "$name" && return 1; }; done; }

@@ -13,7 +13,6 @@ set -euo pipefail
 
 have_slowfs || skip_all "slowfs is not built"
 
-ctl() { "$BUILD_DIR/client/stagectl" "$@"; }
 disk() { # NAME: of the statistics of what is on disk
     ctl stats --json "$MNT" | python3 -c '
 import json, sys
