@@ -77,6 +77,7 @@ static const struct row rows[] = {
     ROW(UNIT_COUNT, invalidated_names, "names dropped"),
     ROW(UNIT_COUNT, invalidated_files, "files dropped"),
     ROW(UNIT_COUNT, syncs, "syncs"),
+    ROW(UNIT_COUNT, leases, "names under lease"),
 };
 
 #define DISK_ROW(unit, field, label) ROW_OF(stagefs_disk_request, unit, field, label)

@@ -179,7 +179,8 @@ struct stagefs_stats_request {
     uint64_t overflows;         /* times that events were lost and everything was looked at again */
     uint64_t syncs;
     uint64_t unwatched;                /* file systems, or folders, that cannot be watched */
-    uint64_t spare[5];                 /* 0 */
+    uint64_t leases;                   /* names that the daemon looks at for the kernel now */
+    uint64_t spare[4];                 /* 0 */
     char serve_why[STAGEFS_WHY_BYTES]; /* the reason for the way to serve, for people */
 };
 

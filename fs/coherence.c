@@ -109,17 +109,14 @@ static bool is_younger(const struct statx *stx, double seconds) {
     return age_ns >= 0 && age_ns < (int64_t)(seconds * 1e9);
 }
 
-/*
- * May the file change once more without another time? What a remote source's clock tells is not
- * known: a second is common, FAT has two.
- */
-static bool is_young(const struct stg_inode *inode, const struct statx *stx) {
+/* What a remote source's clock tells is not known: a second is common, FAT has two. */
+bool stg_coherence_is_young(const struct stg_inode *inode, const struct statx *stx) {
     return is_younger(stx, inode->volume->remote ? REMOTE_TICK_S : stg_fs.options.settle_s);
 }
 
 /* With the mark that it will have no second content. */
 static uint64_t marked_version(const struct stg_inode *inode, const struct statx *stx) {
-    return version_of(stx) | (is_young(inode, stx) ? 0 : SETTLED);
+    return version_of(stx) | (stg_coherence_is_young(inode, stx) ? 0 : SETTLED);
 }
 
 /* Are pages of version `then` those of version `now`? */
@@ -250,7 +247,7 @@ static void wait_for_turn(unsigned old) {
  * two steps: one that was between them is counted in the old turn after it was found empty, and is
  * caught when that turn ends in its turn.
  */
-static void wait_for_requests(void) {
+void stg_coherence_await_requests(void) {
     stg_lock_take(&turns_lock);
     for (int i = 0; i < 2; i++)
         wait_for_turn(atomic_fetch_add(&turn, 1) & 1);
@@ -395,7 +392,7 @@ void stg_coherence_revalidate(void) {
     long pause_ns = PAUSE_MAX_NS;
 
     stg_listing_doubt_all(); /* first: who begins after this looks anew */
-    wait_for_requests();
+    stg_coherence_await_requests();
     do {
         pass = (struct pass){0};
         stg_coherence_doubt_all();

@@ -61,6 +61,9 @@ void stg_coherence_saw(struct stg_inode *inode, const struct statx *stx);
  */
 void stg_coherence_changed(struct stg_inode *inode);
 
+/* May the file change once more without another time? */
+bool stg_coherence_is_young(const struct stg_inode *inode, const struct statx *stx);
+
 /* A name was made in the folder through the mount; before the answer. */
 void stg_coherence_made_name(struct stg_inode *folder);
 
@@ -73,6 +76,9 @@ void stg_coherence_made_name(struct stg_inode *folder);
 unsigned stg_coherence_enter(void);
 void stg_coherence_leave(unsigned *turn);
 #define stg_auto_look __attribute__((cleanup(stg_coherence_leave))) unsigned
+
+/* Waits for all requests that began before the call; at the end no longer. */
+void stg_coherence_await_requests(void);
 
 /* A folder was listed with attributes; before the answer. */
 void stg_coherence_listed(struct stg_inode *folder);

@@ -8,6 +8,7 @@
 #include "fs/creds.h"
 #include "fs/coherence.h"
 #include "fs/job.h"
+#include "fs/lease.h"
 #include "fs/notify.h"
 #include "fs/reply.h"
 #include "fs/predict.h"
@@ -148,6 +149,7 @@ static void fill_mount_stats(struct stagefs_stats_request *request) {
     request->invalidated_names = stg_notify_count_names();
     request->invalidated_files = stg_notify_count_inodes();
     request->syncs = stg_sync_count();
+    request->leases = stg_lease_count();
     request->inodes = stg_inode_count();
 }
 

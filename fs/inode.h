@@ -41,7 +41,8 @@ struct stg_inode {
     _Atomic(struct stg_listing *) listing; /* of a folder; the rest under listing.c's lock */
     _Atomic(struct stg_inode *) folder;    /* set once: where it was found first, referenced;
                                               on remote volumes, see predict.h */
-    _Atomic uint64_t version; /* of the content that the kernel may have, see coherence.h */
+    _Atomic int64_t leased_until_ns; /* monotonic: attributes may be kept so long, see lease.h */
+    _Atomic uint64_t version;        /* of the content that the kernel may have, see coherence.h */
     int64_t version_ctime_ns; /* protected by the lock of versions in coherence.c, as the next */
     int64_t version_at_ns;    /* monotonic: when it was noted */
     uint64_t nlookup;         /* the kernel's lookup count; protected by the shard's lock */

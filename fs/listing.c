@@ -25,6 +25,11 @@
  */
 #define REFRESH_PART 4
 #define REFRESH_THREADS 4
+/* FAT has two seconds. */
+#define TICK_NS INT64_C(2000000000)
+/* Looks in a row that a folder's times are believed, and how often they may lie. */
+#define BELIEVED_MAX 7
+#define LIES_MAX 3
 #define REFRESH_MAX 256
 
 struct stg_listing {
@@ -36,8 +41,14 @@ struct stg_listing {
     uint32_t changes;      /* made through the mount */
     uint32_t lookups;      /* since it was read */
     int64_t not_before_ns; /* monotonic: what was read last is of no use, and would not be again */
+    bool tells; /* reading it whole was possible, and its names are told apart by their case */
     bool reading;
-    bool refreshing; /* it is queued to be read, or is being read, before its time is over */
+    uint64_t look_times;   /* a hash of the folder's times, before the last look */
+    int64_t look_since_ns; /* monotonic: when they were seen first */
+    int64_t looked_ns;     /* when it was read for a look; 0: that does not tell */
+    uint64_t look_sum;     /* a hash of what was read then */
+    unsigned believed;     /* looks since, by the times alone */
+    bool refreshing;       /* it is queued to be read, or is being read, before its time is over */
 };
 
 struct refresh {
@@ -47,6 +58,7 @@ struct refresh {
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
 static _Atomic uint64_t generation;
+static atomic_uint lies; /* folders that had other names, and the times of before */
 static atomic_bool ending;
 
 static uint64_t hash_of(const char *name) { return stg_hash_bytes(name, strlen(name), 0); }
@@ -173,8 +185,11 @@ static bool tells_case(int fd, const struct names *names) {
            fstatat(fd, names->probe, &st, AT_SYMLINK_NOFOLLOW) && errno == ENOENT;
 }
 
-/* True where all names were read, and can be relied on; `names->hashes` is the caller's. */
-static bool read_names(struct stg_inode *folder, struct names *names) {
+/*
+ * True where all names were read, and can be relied on; `names->hashes` is the caller's. `tells`:
+ * they could be before.
+ */
+static bool read_names(struct stg_inode *folder, bool tells, struct names *names) {
     int fd = stg_inode_open(folder, O_RDONLY | O_DIRECTORY);
     DIR *stream = fd < 0 ? NULL : fdopendir(fd);
     const struct dirent *entry;
@@ -191,7 +206,7 @@ static bool read_names(struct stg_inode *folder, struct names *names) {
     complete = complete && !errno && names->count;
     if (complete) {
         qsort(names->hashes, names->count, sizeof(*names->hashes), compare);
-        complete = tells_case(fd, names);
+        complete = tells || tells_case(fd, names);
     }
     (void)closedir(stream); /* read-only */
     return complete;
@@ -245,6 +260,28 @@ static bool begin(struct stg_inode *folder, enum reason why, struct stg_listing 
     return begins;
 }
 
+/* A reading that began with `then` is over. */
+static void end_locked(struct stg_listing *listing, const struct stg_listing *then, bool complete) {
+    listing->took_ns = stg_clock_monotonic_ns() - then->read_ns;
+    listing->tells = complete;
+    if (!complete)
+        listing->not_before_ns = stg_clock_monotonic_ns() + AGAIN_NS;
+}
+
+/* What that has read is answered from, unless it was late; returns hashes that are to be freed. */
+static uint64_t *take_locked(struct stg_listing *listing, const struct stg_listing *then,
+                             uint64_t *hashes, size_t count) {
+    uint64_t *old = listing->hashes;
+
+    if (listing->changes != then->changes || (old && listing->read_ns > then->read_ns))
+        return hashes;
+    listing->hashes = hashes;
+    listing->count = count;
+    listing->read_ns = then->read_ns;
+    listing->generation = then->generation;
+    return old;
+}
+
 static void read_if_due(struct stg_inode *folder, enum reason why) {
     struct names names = {0};
     struct stg_listing then;
@@ -253,26 +290,128 @@ static void read_if_due(struct stg_inode *folder, enum reason why) {
 
     if (!is_for(folder) || !begin(folder, why, &then))
         return;
-    complete = read_names(folder, &names);
+    complete = read_names(folder, false, &names);
     stg_lock_take(&lock);
     listing = folder->listing;
     listing->reading = false;
     listing->refreshing = listing->refreshing && why == EXPIRES;
     listing->lookups = 0;
-    listing->took_ns = stg_clock_monotonic_ns() - then.read_ns;
-    if (!complete)
-        listing->not_before_ns = stg_clock_monotonic_ns() + AGAIN_NS;
-    if (complete && listing->changes == then.changes) {
-        uint64_t *old = listing->hashes;
-
-        listing->hashes = names.hashes;
-        listing->count = names.count;
-        listing->read_ns = then.read_ns;
-        listing->generation = then.generation;
-        names.hashes = old;
-    }
+    end_locked(listing, &then, complete);
+    if (complete)
+        names.hashes = take_locked(listing, &then, names.hashes, names.count);
     stg_lock_drop(&lock);
     free(names.hashes);
+}
+
+/* ---- looks ---- */
+
+struct stg_listing_look {
+    struct names names;
+};
+
+bool stg_listing_may_tell(struct stg_inode *folder, const char *name) {
+    bool may;
+
+    if (!folder->listing || !is_plain(name))
+        return false;
+    stg_lock_take(&lock);
+    may = folder->listing->tells && is_cheap_locked(folder->listing, folder);
+    stg_lock_drop(&lock);
+    return may;
+}
+
+static bool times_tell_locked(const struct stg_listing *listing) {
+    return listing->looked_ns && listing->looked_ns - listing->look_since_ns >= TICK_NS;
+}
+
+bool stg_listing_is_same(struct stg_inode *folder) {
+    stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
+    struct stg_listing *listing = folder->listing;
+    int64_t now_ns = stg_clock_monotonic_ns();
+    struct statx stx;
+    uint64_t times;
+    bool same;
+
+    if (stg_inode_fd(folder, &lent) ||
+        statx(lent.fd, "", AT_EMPTY_PATH, STATX_MTIME | STATX_CTIME, &stx))
+        return false;
+    times = stg_hash_bytes(&(const int64_t[]){stx.stx_mtime.tv_sec, stx.stx_mtime.tv_nsec,
+                                              stx.stx_ctime.tv_sec, stx.stx_ctime.tv_nsec},
+                           4 * sizeof(int64_t), 0);
+    stg_lock_take(&lock);
+    if (times != listing->look_times) {
+        listing->look_times = times;
+        listing->look_since_ns = now_ns;
+    }
+    same = times_tell_locked(listing) && listing->believed < BELIEVED_MAX &&
+           atomic_load(&lies) < LIES_MAX;
+    listing->believed += same;
+    if (same && listing->hashes && listing->read_ns < now_ns)
+        listing->read_ns = now_ns; /* it is not older than that look */
+    stg_lock_drop(&lock);
+    return same;
+}
+
+static void note_look_locked(struct stg_listing *listing, const struct stg_listing *then,
+                             const struct names *names) {
+    uint64_t sum = stg_hash_bytes(names->hashes, names->count * sizeof(*names->hashes), 0);
+
+    if (times_tell_locked(listing) && sum != listing->look_sum)
+        atomic_fetch_add(&lies, 1);
+    listing->look_sum = sum;
+    listing->looked_ns = then->read_ns;
+    listing->believed = 0;
+}
+
+/* For those that answer from the listing, too. */
+static void share_locked(struct stg_listing *listing, const struct stg_listing *then,
+                         const struct names *names) {
+    uint64_t *copy = reallocarray(NULL, names->count, sizeof(*copy));
+
+    if (!copy)
+        return;
+    memcpy(copy, names->hashes, names->count * sizeof(*copy));
+    free(take_locked(listing, then, copy, names->count));
+}
+
+struct stg_listing_look *stg_listing_look(struct stg_inode *folder) {
+    struct stg_listing_look *look = calloc(1, sizeof(*look));
+    struct stg_listing then;
+    bool complete;
+
+    if (!look)
+        return NULL;
+    stg_lock_take(&lock);
+    then = *folder->listing;
+    then.read_ns = stg_clock_monotonic_ns();
+    then.generation = atomic_load(&generation);
+    stg_lock_drop(&lock);
+    complete = read_names(folder, then.tells, &look->names);
+    stg_lock_take(&lock);
+    end_locked(folder->listing, &then, complete);
+    if (complete) {
+        note_look_locked(folder->listing, &then, &look->names);
+        share_locked(folder->listing, &then, &look->names);
+    } else {
+        folder->listing->looked_ns = 0;
+    }
+    stg_lock_drop(&lock);
+    if (complete)
+        return look;
+    stg_listing_look_end(look);
+    return NULL;
+}
+
+bool stg_listing_look_has(const struct stg_listing_look *look, const char *name) {
+    uint64_t hash = hash_of(name);
+
+    return bsearch(&hash, look->names.hashes, look->names.count, sizeof(hash), compare);
+}
+
+void stg_listing_look_end(struct stg_listing_look *look) {
+    if (look)
+        free(look->names.hashes);
+    free(look);
 }
 
 void stg_listing_asked(struct stg_inode *folder) { read_if_due(folder, ASKED); }

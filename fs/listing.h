@@ -28,6 +28,27 @@ void stg_listing_asked(struct stg_inode *folder);
 /* Reads the folder, where that is of use, nobody does, and it has not been done lately. */
 void stg_listing_read(struct stg_inode *folder);
 
+/*
+ * May the folder's listing tell, from now on, whether it has got the name? It may where it could
+ * when it was read last, and is read in little time.
+ */
+bool stg_listing_may_tell(struct stg_inode *folder, const char *name);
+
+/* What a folder has at one moment: of names for which the above is true. */
+struct stg_listing_look;
+
+/*
+ * Has the folder the names that it had with the last look, by its times? They are believed where
+ * they had been what they are for longer than a tick of any clock when it was read, and checked by
+ * reading it every now and then: not every server has times for that (FAT, object stores).
+ */
+bool stg_listing_is_same(struct stg_inode *folder);
+
+/* Reads the folder, waiting for nobody else's reading; NULL where that does not tell. */
+struct stg_listing_look *stg_listing_look(struct stg_inode *folder);
+bool stg_listing_look_has(const struct stg_listing_look *look, const char *name);
+void stg_listing_look_end(struct stg_listing_look *look);
+
 /* Ends the threads that read folders anew, and readings by others that are going on. */
 void stg_listing_stop(void);
 

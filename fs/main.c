@@ -20,7 +20,8 @@
  *              predict_graph: how that is guessed
  *   coherence  how long the kernel may keep what; watch: the source's events; folders: the same by
  *              folder; mounts: the mount table; notify: what the kernel is told to forget; sync:
- *              waiting for all of that; listing: what slow folders do not have
+ *              waiting for all of that; listing: what slow folders do not have; lease: what
+ *              the kernel keeps of a remote source while the daemon looks at it
  *   control    requests by ioctl and attribute; job: many files at once, and sets
  *   inode      node IDs; inode_fd, fdcache, place: from an inode to a descriptor
  *   volume     the source's mounts and their file handles

@@ -99,6 +99,15 @@ void stg_notify_name(struct stg_inode *folder, const char *name) {
     leave();
 }
 
+void stg_notify_name_again(struct stg_inode *folder, const char *name) {
+    if (!enter())
+        return;
+    if (!fuse_lowlevel_notify_expire_entry(stg_fs.session, stg_inode_id(folder), name,
+                                           strlen(name)))
+        atomic_fetch_add_explicit(&told_names, 1, memory_order_relaxed);
+    leave();
+}
+
 bool stg_notify_waits(void) {
     static atomic_int known; /* 1: they do; -1: they do not */
     struct utsname system;

@@ -45,8 +45,14 @@ void stg_notify_touched(struct stg_inode *inode);
 void stg_notify_name(struct stg_inode *folder, const char *name);
 
 /*
- * Do the two below wait? Linux 6.19 looks for the name without the folder's lock first: what is
- * being looked up is not seen then, and has to be dropped once more when it has been taken.
+ * Has a name looked up again when it is asked for next. Unlike a drop that leaves a mount on it
+ * alone. Waits as that does.
+ */
+void stg_notify_name_again(struct stg_inode *folder, const char *name);
+
+/*
+ * Do those two, and the next, wait? Linux 6.19 looks for the name without the folder's lock first:
+ * what is being looked up is not seen then, and has to be dropped once more when it has been taken.
  */
 bool stg_notify_waits(void);
 

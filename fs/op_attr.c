@@ -6,6 +6,7 @@
 #include "fs/creds.h"
 #include "fs/held.h"
 #include "fs/iomode.h"
+#include "fs/lease.h"
 #include "fs/live.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
@@ -49,6 +50,8 @@ static void reply_attributes(fuse_req_t req, struct stg_inode *inode, bool chang
         stg_coherence_saw(inode, &stx);
     if (changed && stg_coherence_is_kept(inode))
         timeout_s = 0; /* the kernel takes these whatever it was told meanwhile */
+    if (!changed)
+        timeout_s = stg_lease_attr_timeout_s(inode, &stx, timeout_s);
     stg_reply_fill_stat(inode->volume, &stx, &attr);
     (void)fuse_reply_attr(req, &attr, timeout_s); /* nothing to undo */
 }
@@ -76,6 +79,7 @@ void stg_op_statx(fuse_req_t req, fuse_ino_t nodeid, int flags, int mask,
         return;
     }
     stg_coherence_saw(inode, &stx);
+    timeout_s = stg_lease_attr_timeout_s(inode, &stx, timeout_s);
     stg_reply_fill_stat(inode->volume, &stx, &attr);
     stx.stx_ino = attr.st_ino;
     stx.stx_mode = (uint16_t)attr.st_mode;

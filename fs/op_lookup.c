@@ -5,6 +5,7 @@
 #include "fs/coherence.h"
 #include "fs/fdcache.h"
 #include "fs/folders.h"
+#include "fs/lease.h"
 #include "fs/linger.h"
 #include "fs/listing.h"
 #include "fs/place.h"
@@ -134,7 +135,7 @@ void stg_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
     if (stg_listing_lacks(folder, name, &absent_s)) {
         stg_predict_probed(folder, name);
         stg_record_asked(folder, name, false);
-        reply_absent(req, absent_s);
+        reply_absent(req, stg_lease_absent_s(folder, name, absent_s));
         return;
     }
     if (slow)
@@ -144,9 +145,9 @@ void stg_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
         stg_predict_probed(folder, name); /* which is gone with the answer */
     stg_record_asked(folder, name, !error);
     if (!error)
-        stg_reply_entry(req, folder, inode, &stx);
+        stg_reply_entry(req, folder, name, inode, &stx);
     else if (error == -ENOENT && absent_s > 0)
-        reply_absent(req, absent_s);
+        reply_absent(req, stg_lease_absent_s(folder, name, absent_s));
     else
         stg_reply_result(req, error);
     if (slow) {

@@ -56,7 +56,7 @@ static void make_and_reply(fuse_req_t req, fuse_ino_t nodeid, const struct reque
     if (error)
         stg_reply_result(req, error);
     else
-        stg_reply_entry(req, parent, inode, &stx);
+        stg_reply_entry(req, parent, request->name, inode, &stx);
 }
 
 void stg_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev) {

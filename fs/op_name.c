@@ -11,6 +11,7 @@
 #include "fs/coherence.h"
 #include "fs/creds.h"
 #include "fs/folders.h"
+#include "fs/lease.h"
 #include "fs/linger.h"
 #include "fs/listing.h"
 #include "fs/notify.h"
@@ -199,6 +200,11 @@ void stg_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
         stg_listing_outdate(stg_inode_of(parent));
     /* A rename of one of two names of a file to the other does nothing, and both names stay. */
     if (!error && !(moved.inode && moved.inode == target.inode)) {
+        stg_lease_renamed(stg_inode_of(parent), name, stg_inode_of(new_parent), new_name,
+                          moved.inode);
+        if (flags & RENAME_EXCHANGE)
+            stg_lease_renamed(stg_inode_of(new_parent), new_name, stg_inode_of(parent), name,
+                              target.inode);
         stg_place_moving(); /* before the places: who has looked by the old name is late */
         known_moved(&moved, stg_inode_of(new_parent), new_name);
         if (flags & RENAME_EXCHANGE)

@@ -65,6 +65,9 @@ static const struct option_row rows[] = {
     {"uring", KIND_WORD, FIELD(uring), 0, uring_words, "auto|on|off", "auto", NULL,
      "talk to the kernel over io_uring: where it is enabled and the source is local, always, or "
      "never"},
+    {"lease", KIND_SECONDS, FIELD(lease_s), 0, NULL, "SECONDS", "30", NULL,
+     "how long the kernel keeps names and attributes of a remote source that are looked at again "
+     "within ttl meanwhile; 0: no longer than ttl"},
     {"entry_timeout", KIND_SECONDS, FIELD(entry_timeout_s), 0, NULL, "SECONDS", "as coherence says",
      NULL, "how long the kernel may keep a name"},
     {"attr_timeout", KIND_SECONDS, FIELD(attr_timeout_s), 0, NULL, "SECONDS", "as coherence says",
@@ -344,6 +347,7 @@ int stg_options_parse(int argc, char **argv, struct stg_options *ret_options) {
 
     *options = (struct stg_options){
         .ttl_s = 1,
+        .lease_s = 30,
         .entry_timeout_s = -1,
         .attr_timeout_s = -1,
         .negative_timeout_s = -1,

@@ -32,6 +32,7 @@ struct stg_options {
     enum stg_uring uring;
     enum stg_coherence coherence; /* not AUTO after preflight */
     double ttl_s;
+    double lease_s;
     double entry_timeout_s; /* the three: below 0 as coherence says */
     double attr_timeout_s;
     double negative_timeout_s;

@@ -4,6 +4,7 @@
 
 #include "fs/coherence.h"
 #include "fs/iomode.h"
+#include "fs/lease.h"
 #include "fs/staging.h"
 
 #include <errno.h>
@@ -59,11 +60,12 @@ static void reply_entry(fuse_req_t req, struct stg_inode *inode,
         stg_inode_forget(inode, 1);
 }
 
-void stg_reply_entry(fuse_req_t req, struct stg_inode *parent, struct stg_inode *inode,
-                     const struct statx *stx) {
+void stg_reply_entry(fuse_req_t req, struct stg_inode *parent, const char *name,
+                     struct stg_inode *inode, const struct statx *stx) {
     struct fuse_entry_param entry;
 
     stg_reply_fill_entry(parent, inode, stx, &entry);
+    stg_lease_grant(parent, name, inode, stx, &entry);
     reply_entry(req, inode, &entry);
 }
 

@@ -21,8 +21,8 @@ void stg_reply_fill_entry(struct stg_inode *parent, struct stg_inode *inode,
                           const struct statx *stx, struct fuse_entry_param *ret_entry);
 
 /* Answers a lookup in `parent` with the inode, whose lookup count the caller has raised by one. */
-void stg_reply_entry(fuse_req_t req, struct stg_inode *parent, struct stg_inode *inode,
-                     const struct statx *stx);
+void stg_reply_entry(fuse_req_t req, struct stg_inode *parent, const char *name,
+                     struct stg_inode *inode, const struct statx *stx);
 
 /*
  * The same for another name of an inode that the kernel knows. It takes the attributes whatever it

@@ -10,6 +10,7 @@
 #include "fs/ending.h"
 #include "fs/fdcache.h"
 #include "fs/job.h"
+#include "fs/lease.h"
 #include "fs/linger.h"
 #include "fs/listing.h"
 #include "fs/live.h"
@@ -251,6 +252,8 @@ static int mount_and_loop(void) {
     if (!error)
         error = stg_coherence_start();
     if (!error)
+        error = stg_lease_start();
+    if (!error)
         error = stg_reattach_start();
     if (!error)
         error = stg_sync_start();
@@ -261,6 +264,7 @@ static int mount_and_loop(void) {
         stg_error("the mount on %s ends: %s", stg_fs.options.mountpoint, strerror(-error));
     stg_ending_step(10);
     stg_coherence_stop(); /* first: nobody answers what it may be waiting for any more */
+    stg_lease_stop();
     stg_reattach_stop();
     stg_sync_stop();
     stg_listing_stop(); /* before those that wait for a folder to be read */

@@ -55,14 +55,14 @@ changed_fills refused_fills packed unpacked incompressible evicted evicted_unuse
 corrupt hot_bytes hot_peak_bytes hot_limit_bytes cold_bytes cold_peak_bytes cold_limit_bytes cold_raw_bytes queued
 inodes fetch_mean_ns fetch_p50_ns fetch_p90_ns fetch_p99_ns pressure_events hot_range_hits
 range_misses mmap_opens coherence events invalidated_names
-invalidated_files overflows syncs unwatched""".split()
+invalidated_files overflows syncs unwatched leases""".split()
 
 
 class Stats(ctypes.Structure):
     number = 6
     _fields_ = [("version", ctypes.c_uint32), ("serve", ctypes.c_uint32)] + \
         [(name, ctypes.c_uint64) for name in STAT_NAMES] + \
-        [("spare", ctypes.c_uint64 * 5), ("serve_why", ctypes.c_char * 96)]
+        [("spare", ctypes.c_uint64 * 4), ("serve_why", ctypes.c_char * 96)]
 
 
 class Config(ctypes.Structure):
