@@ -42,6 +42,7 @@ struct stg_inode {
     _Atomic(struct stg_inode *) folder;    /* set once: where it was found first, referenced;
                                               on remote volumes, see predict.h */
     _Atomic int64_t leased_until_ns; /* monotonic: attributes may be kept so long, see lease.h */
+    _Atomic uint64_t leased_what;    /* a hash of those; 0: several answers had others */
     _Atomic uint64_t version;        /* of the content that the kernel may have, see coherence.h */
     int64_t version_ctime_ns; /* protected by the lock of versions in coherence.c, as the next */
     int64_t version_at_ns;    /* monotonic: when it was noted */

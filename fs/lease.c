@@ -48,7 +48,8 @@
 #define CHUNK 32 /* objects that one thread looks at in one go, at most */
 /* Until the kernel has taken an answer, from when on it counts. */
 #define TAKEN_NS INT64_C(1000000000)
-#define FIRST_CAPACITY 256
+#define FIRST_CAPACITY 128
+#define MARGIN 2 /* so many times as long a round may take as it is expected to */
 #define LAST_CAPACITY 100000
 #define FREE_MAX 100000
 /* After a round that took too long, twice as long each time. */
@@ -62,7 +63,6 @@ struct lease {
     struct stg_inode *inode;  /* referenced; NULL: the folder has not that name, or is read ("") */
     bool alone;               /* an object, or a name that is not there, looked at by itself */
     uint64_t who;             /* a hash of what the object is */
-    uint64_t what;            /* of its attributes, as they were seen last */
     int64_t until_ns;         /* monotonic: the kernel keeps it until then, at most */
     bool again;               /* attributes are told with the next round, whatever is seen */
     bool followed;            /* a folder that was read with a round, and is with each */
@@ -174,34 +174,47 @@ static bool is_for(const struct stg_inode *folder) {
            options->negative_timeout_s < 0;
 }
 
-/* The kernels that have epochs are those that can be told to ask for a name again. */
+/*
+ * The kernels that have epochs can be told to ask for a name again. Those that do not wait for who
+ * looks it up would have to be told each name twice, with a pause.
+ */
 static bool may_lease(const struct stg_inode *folder) {
-    return running && stg_fs.has_epoch && is_for(folder);
+    return running && stg_fs.has_epoch && stg_notify_waits() && is_for(folder);
 }
 
 static int64_t lease_ns(void) { return (int64_t)(stg_fs.options.lease_s * 1e9); }
+
+/*
+ * Those attributes are going to be answered, for as long as the inode is leased. Of two answers
+ * that differ the kernel may take the older one last: the next round tells, whatever it sees.
+ */
+static void note_answer(struct stg_inode *inode, const struct statx *stx, int64_t now_ns) {
+    uint64_t what = what_of(inode, stx);
+
+    if (atomic_load(&inode->leased_until_ns) <= now_ns)
+        atomic_store(&inode->leased_what, what);
+    else if (atomic_load(&inode->leased_what) != what)
+        atomic_store(&inode->leased_what, 0);
+}
 
 /* True where it is leased from now on. */
 static bool lease_locked(struct stg_inode *folder, const char *name, struct stg_inode *inode,
                          const struct statx *stx) {
     struct lease *lease = find_locked(folder, name);
-    int64_t until_ns = stg_clock_monotonic_ns() + lease_ns();
+    int64_t now_ns = stg_clock_monotonic_ns();
 
     if (suspended || stopping)
         return false;
     if (lease && (lease->over || lease->inode != inode || lease->who != who_of(stx)))
         return false; /* until a round has done with it */
-    if (!lease && has_room_locked() && (lease = add_locked(folder, name, inode, true))) {
+    if (!lease && has_room_locked() && (lease = add_locked(folder, name, inode, true)))
         lease->who = who_of(stx);
-        lease->what = what_of(inode, stx);
-    }
     if (!lease)
         return false;
-    lease->again = lease->again || lease->what != what_of(inode, stx);
-    lease->what = what_of(inode, stx);
     lease->differed = false;
-    lease->until_ns = until_ns + TAKEN_NS;
-    atomic_store(&inode->leased_until_ns, until_ns);
+    lease->until_ns = now_ns + lease_ns() + TAKEN_NS;
+    note_answer(inode, stx, now_ns);
+    atomic_store(&inode->leased_until_ns, now_ns + lease_ns());
     return true;
 }
 
@@ -209,7 +222,9 @@ void stg_lease_grant(struct stg_inode *folder, const char *name, struct stg_inod
                      const struct statx *stx, struct fuse_entry_param *entry) {
     bool leased;
 
-    if (!may_lease(folder) || inode->volume != folder->volume || entry->entry_timeout <= 0)
+    /* The root keeps its volume where the source is mounted anew (reattach.h). */
+    if (!may_lease(folder) || !inode->volume->remote || entry->entry_timeout <= 0 ||
+        (inode->volume != folder->volume && folder != stg_fs.root))
         return;
     stg_lock_take(&lock);
     leased = lease_locked(folder, name, inode, stx);
@@ -270,6 +285,7 @@ double stg_lease_absent_s(struct stg_inode *folder, const char *name, double kee
 
 double stg_lease_attr_timeout_s(struct stg_inode *inode, const struct statx *stx,
                                 double timeout_s) {
+    int64_t now_ns = stg_clock_monotonic_ns();
     int64_t left_ns;
 
     if (timeout_s <= 0)
@@ -279,34 +295,36 @@ double stg_lease_attr_timeout_s(struct stg_inode *inode, const struct statx *stx
         (void)lease_locked(inode, ".", inode, stx);
         stg_lock_drop(&lock);
     }
-    left_ns = atomic_load(&inode->leased_until_ns) - stg_clock_monotonic_ns();
-    return (double)left_ns > timeout_s * 1e9 ? (double)left_ns / 1e9 : timeout_s;
+    left_ns = atomic_load(&inode->leased_until_ns) - now_ns;
+    if ((double)left_ns <= timeout_s * 1e9)
+        return timeout_s;
+    note_answer(inode, stx, now_ns);
+    return (double)left_ns / 1e9;
 }
 
 /*
  * Not bound by the capacity, as the kernel keeps it anyhow. Where the other name has a lease, that
- * is of what was replaced: a round will find that it is another. While all that was leased is being
- * told, it may be renamed before its turn, and the new name has to be told as well. False without
- * memory.
+ * is of what was replaced, and over: the new one is found before it. While all that was leased is
+ * being told, it may be renamed before its turn, and the new name has to be told as well. False
+ * without memory.
  */
 static bool rename_locked(const struct lease *lease, struct stg_inode *to, const char *new_name,
                           struct stg_inode *inode) {
     struct lease *there = find_locked(to, new_name);
 
-    if (!inode || (!there && !suspended && !(lease && lease->inode)))
+    if (lease && lease->inode)
+        inode = lease->inode; /* it is what the kernel moves, whatever has the name by now */
+    if (!inode || (!there && !suspended && !lease))
         return true;
-    if (!there)
-        there = add_locked(to, new_name, inode, true);
+    if (there)
+        there->over = true;
+    there = add_locked(to, new_name, inode, true);
     if (!there)
         return false;
-    if (there->inode == inode && lease && lease->inode == inode) {
+    if (lease && lease->inode)
         there->who = lease->who;
-        there->what = lease->what;
-    }
     there->until_ns = stg_clock_monotonic_ns() + lease_ns() + TAKEN_NS;
     there->again = true;
-    there->differed = false;
-    there->over = false;
     return true;
 }
 
@@ -340,14 +358,13 @@ enum news { NOTHING, ATTRIBUTES, NAME };
 /* `error`: of the look, else what was seen. */
 static enum news compare_locked(struct lease *lease, const struct statx *stx, int error) {
     bool is_another = error || who_of(stx) != lease->who;
-    bool differs = !is_another && what_of(lease->inode, stx) != lease->what;
+    uint64_t what = is_another ? 0 : what_of(lease->inode, stx);
+    bool differs = !is_another && atomic_exchange(&lease->inode->leased_what, what) != what;
     bool tells = differs || lease->again;
 
     lease->over = lease->over || (is_another && lease->differed);
     lease->differed = is_another;
     lease->again = is_another || differs;
-    if (differs)
-        lease->what = what_of(lease->inode, stx);
     return is_another ? NAME : tells ? ATTRIBUTES : NOTHING;
 }
 
@@ -367,8 +384,14 @@ static void look(struct lease *lease, int fd) {
     stg_lock_drop(&lock);
     if (news != NAME)
         stg_staging_saw(lease->inode, &stx);
-    if (news != NOTHING)
-        stg_lease_tell(lease->folder, news == NAME ? lease->name : NULL, lease->inode);
+    if (news != NOTHING && !stg_notify_inode(lease->inode, false) &&
+        stg_inode_is_known(lease->inode)) {
+        stg_lock_take(&lock);
+        lease->again = true; /* the answer that tells of it has not been taken */
+        stg_lock_drop(&lock);
+    }
+    if (news == NAME)
+        stg_lease_tell(lease->folder, lease->name, NULL);
 }
 
 /* The name was not there: it is now, or may be. */
@@ -389,14 +412,11 @@ static void note_followed(struct lease *lease) {
 static void read_folder(const struct chunk *chunk) {
     struct stg_inode *folder = chunk->leases[0]->folder;
     bool known = stg_inode_is_known(folder);
-    struct stg_listing_look *listing;
-
-    if (known && stg_listing_is_same(folder))
-        return;
-    listing = known ? stg_listing_look(folder) : NULL;
+    bool same = known && stg_listing_is_same(folder);
+    struct stg_listing_look *listing = known && !same ? stg_listing_look(folder) : NULL;
 
     for (size_t i = 0; i < chunk->count; i++)
-        if (!listing || stg_listing_look_has(listing, chunk->leases[i]->name))
+        if (!same && (!listing || stg_listing_look_has(listing, chunk->leases[i]->name)))
             end_absence(chunk->leases[i]);
         else if (!*chunk->leases[i]->name)
             note_followed(chunk->leases[i]);
@@ -554,7 +574,8 @@ static bool push_folders(const struct round *round) {
 }
 
 static bool push_others(const struct round *round) {
-    size_t share = (round->length - round->listed) / THREADS + 1; /* of few each has some, too */
+    size_t left = round->length - round->listed;
+    size_t share = (left + THREADS - 1) / THREADS; /* of few each has some, too */
     size_t size = share < CHUNK ? share : CHUNK;
 
     for (size_t at = round->listed; at < round->length; at += size)
@@ -582,12 +603,10 @@ static bool wait_for_round(int64_t until_ns) {
 
 /* How many can be looked at in the time for a round, by what this one took. */
 static void measure_locked(uint64_t looked, int64_t took_ns, bool in_time) {
-    int64_t room_ns = (int64_t)(stg_fs.options.ttl_s * 1e9) / ROUND_PART;
+    int64_t room_ns = (int64_t)(stg_fs.options.ttl_s * 1e9) / ROUND_PART / MARGIN;
     uint64_t fit = took_ns > 0 ? (uint64_t)((double)looked * (double)room_ns / (double)took_ns) : 0;
 
-    if (!in_time)
-        fit /= 2;
-    else if (fit < capacity && looked < capacity / 2) /* too few to tell */
+    if (in_time && fit < capacity && looked < capacity / 2) /* too few to tell */
         fit = capacity;
     fit = fit < capacity * 2 ? fit : capacity * 2;
     capacity = fit < THREADS ? THREADS : fit > LAST_CAPACITY ? LAST_CAPACITY : fit;
@@ -667,11 +686,16 @@ static bool look_at_all(int64_t began_ns) {
     stg_lock_take(&lock);
     out = take_out_locked(began_ns, false);
     whole = collect_locked(&round);
+    round_left++; /* until all is pushed */
     stg_lock_drop(&lock);
     free_leases(out);
     if (whole)
         qsort(round.leases, round.length, sizeof(struct lease *), by_kind_and_folder);
-    whole = whole && push_folders(&round) && push_others(&round) && wait_for_round(limit_ns);
+    whole = whole && push_folders(&round) && push_others(&round);
+    stg_lock_take(&lock);
+    round_left--;
+    stg_lock_drop(&lock);
+    whole = whole && wait_for_round(limit_ns);
     if (!whole) {
         suspend(&round);
         (void)wait_for_round(INT64_MAX);

@@ -37,14 +37,6 @@ static void tell_attributes(struct stg_inode *inode) {
         sleep_taken();
 }
 
-static void tell_name(struct stg_inode *folder, const char *name) {
-    stg_notify_name_again(folder, name);
-    if (stg_notify_waits())
-        return;
-    sleep_taken();
-    stg_notify_name_again(folder, name);
-}
-
 static void give_up(struct stg_crew_work *work) {
     struct telling *telling = (struct telling *)(void *)work;
 
@@ -61,7 +53,7 @@ static void work(struct stg_crew_work *work) {
     if (telling->inode)
         tell_attributes(telling->inode);
     if (*telling->name)
-        tell_name(telling->folder, telling->name);
+        stg_notify_name_again(telling->folder, telling->name);
     give_up(work);
 }
 
@@ -76,7 +68,7 @@ void stg_lease_tell(struct stg_inode *folder, const char *name, struct stg_inode
         if (inode)
             (void)stg_notify_inode(inode, false);
         if (name)
-            tell_name(folder, name);
+            stg_notify_name_again(folder, name);
         return;
     }
     *telling = (struct telling){.folder = folder, .inode = inode};

@@ -29,6 +29,7 @@
 #define TICK_NS INT64_C(2000000000)
 /* Looks in a row that a folder's times are believed, and how often they may lie. */
 #define BELIEVED_MAX 7
+#define LOOK_PART 16 /* of its time a folder takes to read that is looked at again and again */
 #define LIES_MAX 3
 #define REFRESH_MAX 256
 
@@ -315,7 +316,8 @@ bool stg_listing_may_tell(struct stg_inode *folder, const char *name) {
     if (!folder->listing || !is_plain(name))
         return false;
     stg_lock_take(&lock);
-    may = folder->listing->tells && is_cheap_locked(folder->listing, folder);
+    may = folder->listing->tells &&
+          (double)folder->listing->took_ns < keep_s(folder) * 1e9 / LOOK_PART;
     stg_lock_drop(&lock);
     return may;
 }
@@ -324,26 +326,31 @@ static bool times_tell_locked(const struct stg_listing *listing) {
     return listing->looked_ns && listing->looked_ns - listing->look_since_ns >= TICK_NS;
 }
 
-bool stg_listing_is_same(struct stg_inode *folder) {
+/* A hash of the folder's times; 0 where they cannot be had. */
+static uint64_t times_of(struct stg_inode *folder) {
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
-    struct stg_listing *listing = folder->listing;
-    int64_t now_ns = stg_clock_monotonic_ns();
     struct statx stx;
-    uint64_t times;
-    bool same;
 
     if (stg_inode_fd(folder, &lent) ||
         statx(lent.fd, "", AT_EMPTY_PATH, STATX_MTIME | STATX_CTIME, &stx))
-        return false;
-    times = stg_hash_bytes(&(const int64_t[]){stx.stx_mtime.tv_sec, stx.stx_mtime.tv_nsec,
-                                              stx.stx_ctime.tv_sec, stx.stx_ctime.tv_nsec},
-                           4 * sizeof(int64_t), 0);
+        return 0;
+    return stg_hash_bytes(&(const int64_t[]){stx.stx_mtime.tv_sec, stx.stx_mtime.tv_nsec,
+                                             stx.stx_ctime.tv_sec, stx.stx_ctime.tv_nsec},
+                          4 * sizeof(int64_t), 0);
+}
+
+bool stg_listing_is_same(struct stg_inode *folder) {
+    struct stg_listing *listing = folder->listing;
+    int64_t now_ns = stg_clock_monotonic_ns();
+    uint64_t times = times_of(folder);
+    bool same;
+
     stg_lock_take(&lock);
-    if (times != listing->look_times) {
+    if (!times || times != listing->look_times) {
         listing->look_times = times;
         listing->look_since_ns = now_ns;
     }
-    same = times_tell_locked(listing) && listing->believed < BELIEVED_MAX &&
+    same = times && times_tell_locked(listing) && listing->believed < BELIEVED_MAX &&
            atomic_load(&lies) < LIES_MAX;
     listing->believed += same;
     if (same && listing->hashes && listing->read_ns < now_ns)
@@ -352,11 +359,12 @@ bool stg_listing_is_same(struct stg_inode *folder) {
     return same;
 }
 
+/* `times`: of the folder, after it was read. */
 static void note_look_locked(struct stg_listing *listing, const struct stg_listing *then,
-                             const struct names *names) {
+                             const struct names *names, uint64_t times) {
     uint64_t sum = stg_hash_bytes(names->hashes, names->count * sizeof(*names->hashes), 0);
 
-    if (times_tell_locked(listing) && sum != listing->look_sum)
+    if (times == listing->look_times && times_tell_locked(listing) && sum != listing->look_sum)
         atomic_fetch_add(&lies, 1);
     listing->look_sum = sum;
     listing->looked_ns = then->read_ns;
@@ -368,15 +376,19 @@ static void share_locked(struct stg_listing *listing, const struct stg_listing *
                          const struct names *names) {
     uint64_t *copy = reallocarray(NULL, names->count, sizeof(*copy));
 
-    if (!copy)
-        return;
-    memcpy(copy, names->hashes, names->count * sizeof(*copy));
-    free(take_locked(listing, then, copy, names->count));
+    if (copy) {
+        memcpy(copy, names->hashes, names->count * sizeof(*copy));
+        free(take_locked(listing, then, copy, names->count));
+    } else { /* what is older must not be taken for that */
+        free(listing->hashes);
+        listing->hashes = NULL;
+    }
 }
 
 struct stg_listing_look *stg_listing_look(struct stg_inode *folder) {
     struct stg_listing_look *look = calloc(1, sizeof(*look));
     struct stg_listing then;
+    uint64_t times;
     bool complete;
 
     if (!look)
@@ -387,10 +399,11 @@ struct stg_listing_look *stg_listing_look(struct stg_inode *folder) {
     then.generation = atomic_load(&generation);
     stg_lock_drop(&lock);
     complete = read_names(folder, then.tells, &look->names);
+    times = complete ? times_of(folder) : 0;
     stg_lock_take(&lock);
     end_locked(folder->listing, &then, complete);
     if (complete) {
-        note_look_locked(folder->listing, &then, &look->names);
+        note_look_locked(folder->listing, &then, &look->names, times);
         share_locked(folder->listing, &then, &look->names);
     } else {
         folder->listing->looked_ns = 0;

@@ -79,7 +79,8 @@ void stg_op_statx(fuse_req_t req, fuse_ino_t nodeid, int flags, int mask,
         return;
     }
     stg_coherence_saw(inode, &stx);
-    timeout_s = stg_lease_attr_timeout_s(inode, &stx, timeout_s);
+    if (!(flags & AT_STATX_DONT_SYNC)) /* else it may be of the past already */
+        timeout_s = stg_lease_attr_timeout_s(inode, &stx, timeout_s);
     stg_reply_fill_stat(inode->volume, &stx, &attr);
     stx.stx_ino = attr.st_ino;
     stx.stx_mode = (uint16_t)attr.st_mode;
