@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 # variants: default pagecache
-# sanitizers: address thread
+# sanitizers: thread
 # sanitized: default
 # timeout: 200
 #
