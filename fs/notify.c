@@ -90,22 +90,23 @@ void stg_notify_touched(struct stg_inode *inode) {
         (void)stg_notify_inode(inode, false); /* what the kernel does not know it has not kept */
 }
 
-void stg_notify_name(struct stg_inode *folder, const char *name) {
+static void tell_name(struct stg_inode *folder, const char *name,
+                      int (*tell)(struct fuse_session *session, fuse_ino_t folder, const char *name,
+                                  size_t bytes)) {
     if (!enter())
         return;
     /* ENOENT: the kernel has not this name, and nothing is to be dropped. */
-    if (!fuse_lowlevel_notify_inval_entry(stg_fs.session, stg_inode_id(folder), name, strlen(name)))
+    if (!tell(stg_fs.session, stg_inode_id(folder), name, strlen(name)))
         atomic_fetch_add_explicit(&told_names, 1, memory_order_relaxed);
     leave();
 }
 
+void stg_notify_name(struct stg_inode *folder, const char *name) {
+    tell_name(folder, name, fuse_lowlevel_notify_inval_entry);
+}
+
 void stg_notify_name_again(struct stg_inode *folder, const char *name) {
-    if (!enter())
-        return;
-    if (!fuse_lowlevel_notify_expire_entry(stg_fs.session, stg_inode_id(folder), name,
-                                           strlen(name)))
-        atomic_fetch_add_explicit(&told_names, 1, memory_order_relaxed);
-    leave();
+    tell_name(folder, name, fuse_lowlevel_notify_expire_entry);
 }
 
 bool stg_notify_waits(void) {
