@@ -2,12 +2,22 @@
 /* Owns the order of what is fetched; does not know how, or by whom. */
 #include "cache/queue.h"
 
+#include "util/clock.h"
+
+#include <errno.h>
 #include <stddef.h>
 
-void stg_queue_init(struct stg_queue *queue) {
-    *queue = (struct stg_queue){0};
+/* Of what is expected each fetch makes up so much. */
+#define EXPECTED_PART 8
+
+void stg_queue_init(struct stg_queue *queue, uint64_t bytes_per_s) {
+    pthread_condattr_t attributes;
+
+    *queue = (struct stg_queue){.bytes_per_s = bytes_per_s};
     stg_lock_init(&queue->lock, STG_RANK_QUEUE);
-    pthread_cond_init(&queue->filled, NULL);
+    (void)pthread_condattr_init(&attributes); /* these cannot fail here */
+    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&queue->filled, &attributes);
 }
 
 void stg_queue_fini(struct stg_queue *queue) {
@@ -81,21 +91,70 @@ bool stg_queue_remove(struct stg_queue *queue, struct stg_queue_entry *entry) {
     return queued;
 }
 
-static struct stg_queue_entry *first_locked(struct stg_queue *queue) {
-    for (int priority = STG_PRIORITIES - 1; priority >= 0; priority--)
+/* ---- the rate ---- */
+
+static int64_t time_for_ns(const struct stg_queue *queue, uint64_t bytes) {
+    return queue->bytes_per_s ? (int64_t)((double)bytes * 1e9 / (double)queue->bytes_per_s) : 0;
+}
+
+static void charge_locked(struct stg_queue *queue, struct stg_queue_entry *entry) {
+    int64_t now_ns = queue->bytes_per_s ? stg_clock_monotonic_ns() : 0;
+
+    entry->charged_bytes = queue->expected_bytes;
+    if (queue->free_at_ns < now_ns)
+        queue->free_at_ns = now_ns;
+    queue->free_at_ns += time_for_ns(queue, entry->charged_bytes);
+}
+
+void stg_queue_fetched(struct stg_queue *queue, struct stg_queue_entry *entry, uint64_t bytes) {
+    stg_lock_take(&queue->lock);
+    queue->free_at_ns += time_for_ns(queue, bytes) - time_for_ns(queue, entry->charged_bytes);
+    entry->charged_bytes = 0;
+    if (bytes)
+        queue->expected_bytes += bytes / EXPECTED_PART - queue->expected_bytes / EXPECTED_PART;
+    if (queue->bytes_per_s)
+        (void)pthread_cond_broadcast(&queue->filled); /* it may be sooner; cannot fail */
+    stg_lock_drop(&queue->lock);
+}
+
+/* ---- popping ---- */
+
+static struct stg_queue_entry *first_locked(struct stg_queue *queue, enum stg_priority least) {
+    for (int priority = STG_PRIORITIES - 1; priority >= (int)least; priority--)
         if (queue->lists[priority].first)
             return queue->lists[priority].first;
     return NULL;
 }
 
+/* What may be popped now; NULL where there is nothing, or nothing before `*ret_until_ns`. */
+static struct stg_queue_entry *due_locked(struct stg_queue *queue, int64_t *ret_until_ns) {
+    bool held = queue->bytes_per_s && queue->free_at_ns > stg_clock_monotonic_ns();
+    struct stg_queue_entry *entry =
+        first_locked(queue, held ? STG_PRIORITY_WAITING : STG_PRIORITY_PREDICTED);
+
+    *ret_until_ns = held && !entry && queue->entries ? queue->free_at_ns : 0;
+    return entry;
+}
+
+static void wait_locked(struct stg_queue *queue, int64_t until_ns) {
+    const struct timespec until = {.tv_sec = until_ns / 1000000000,
+                                   .tv_nsec = until_ns % 1000000000};
+
+    (void)stg_lock_wait(&queue->lock, &queue->filled,
+                        until_ns ? &until : NULL); /* looked at again */
+}
+
 static struct stg_queue_entry *pop(struct stg_queue *queue, bool wait) {
     struct stg_queue_entry *entry = NULL;
+    int64_t until_ns;
 
     stg_lock_take(&queue->lock);
-    while (!queue->closed && !(entry = first_locked(queue)) && wait)
-        (void)stg_lock_wait(&queue->lock, &queue->filled, NULL); /* looked at again */
-    if (entry)
+    while (!queue->closed && !(entry = due_locked(queue, &until_ns)) && wait)
+        wait_locked(queue, until_ns);
+    if (entry) {
         take_locked(queue, entry);
+        charge_locked(queue, entry);
+    }
     stg_lock_drop(&queue->lock);
     return entry;
 }
@@ -119,7 +178,7 @@ struct stg_queue_entry *stg_queue_drain(struct stg_queue *queue) {
     struct stg_queue_entry *entry;
 
     stg_lock_take(&queue->lock);
-    entry = queue->closed ? first_locked(queue) : NULL;
+    entry = queue->closed ? first_locked(queue, STG_PRIORITY_PREDICTED) : NULL;
     if (entry)
         take_locked(queue, entry);
     stg_lock_drop(&queue->lock);

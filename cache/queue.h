@@ -4,6 +4,11 @@
  * what was predicted. The same thing is never queued twice; asked for again with more urgency, it
  * moves up.
  *
+ * Where a rate is given, what nobody waits for is popped no sooner than the source may send it:
+ * each fetch takes the time that its bytes take at that rate, those that somebody waits for, too,
+ * which are popped at once. How much a fetch brings is known when it is over; until then it counts
+ * as much as those before it did.
+ *
  * Thread-safe: one lock of rank STG_RANK_QUEUE, held for a few instructions. Entries are part of
  * the owner's objects, and belong to the queue from push until pop or remove.
  */
@@ -21,7 +26,8 @@ enum stg_priority { STG_PRIORITY_PREDICTED, STG_PRIORITY_EXPLICIT, STG_PRIORITY_
 struct stg_queue_entry {
     struct stg_queue_entry *next;
     struct stg_queue_entry *previous;
-    uint8_t priority; /* enum stg_priority, while queued */
+    uint64_t charged_bytes; /* for which it was popped, until stg_queue_fetched() */
+    uint8_t priority;       /* enum stg_priority, while queued */
     bool queued;
 };
 
@@ -35,10 +41,14 @@ struct stg_queue {
     pthread_cond_t filled;
     struct stg_queue_list lists[STG_PRIORITIES]; /* protected by lock, as all below */
     uint64_t entries;
+    uint64_t bytes_per_s;    /* 0: as many as come; constant */
+    uint64_t expected_bytes; /* of a fetch, by those before */
+    int64_t free_at_ns;      /* monotonic: what nobody waits for may be fetched from then on */
     bool closed;
 };
 
-void stg_queue_init(struct stg_queue *queue);
+/* `bytes_per_s`: the rate; 0: none. */
+void stg_queue_init(struct stg_queue *queue, uint64_t bytes_per_s);
 
 /* Nobody may be in a call. */
 void stg_queue_fini(struct stg_queue *queue);
@@ -65,6 +75,9 @@ struct stg_queue_entry *stg_queue_pop(struct stg_queue *queue);
 
 /* The same without waiting: NULL where there is none now. */
 struct stg_queue_entry *stg_queue_try_pop(struct stg_queue *queue);
+
+/* What was popped has brought so much from the source; 0: nothing. Once for each. */
+void stg_queue_fetched(struct stg_queue *queue, struct stg_queue_entry *entry, uint64_t bytes);
 
 /* Lets everybody in pop go, and takes nothing more. */
 void stg_queue_close(struct stg_queue *queue);

@@ -284,6 +284,8 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
         from_disk = stg_stage_from_disk(cache, object, &filled);
     if (!error && !from_disk)
         error = fill(cache, object, &fetching, false, &filled);
+    /* While it is busy: it is not queued again. */
+    stg_queue_fetched(&cache->queue, &object->fetch, from_disk ? 0 : filled.bytes);
     if (!error)
         error = stg_reclaim_keep(cache, filled.content, filled.bytes, &copy);
     stg_lock_take(&cache->lock);
@@ -745,7 +747,7 @@ int stg_cache_new(const struct stg_cache_config *config, const struct stg_source
     cache->source = source;
     stg_lock_init(&cache->lock, STG_RANK_CACHE);
     pthread_cond_init(&cache->rewritten, NULL);
-    stg_queue_init(&cache->queue);
+    stg_queue_init(&cache->queue, config->fetch_bytes_per_s);
     stg_budget_init(&cache->hot_budget, config->hot_bytes);
     stg_budget_init(&cache->cold_budget, config->cold_bytes);
     error = stg_fifo_init(&cache->hot, GHOSTS);

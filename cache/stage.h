@@ -28,16 +28,17 @@ struct stg_disk;
 struct stg_object;
 
 struct stg_cache_config {
-    uint64_t hot_bytes;    /* hard limit on hot copies, with their overhead */
-    uint64_t cold_bytes;   /* hard limit on compressed ones; 0: copies do not go cold, they go */
-    uint64_t store_bytes;  /* what hot_bytes may be raised to; 0: not beyond hot_bytes */
-    uint64_t file_bytes;   /* the largest file, or range of one, that is fetched; 0: as hot_bytes */
-    int64_t settle_ns;     /* as of fill.h */
-    int compress_level;    /* as of codec.h */
-    unsigned workers;      /* threads that fetch, at most; 1 or more; started when needed */
-    bool in_memory;        /* as of store.h */
-    struct stg_disk *disk; /* borrowed; where copies outlive the mount; NULL: nowhere */
-    int64_t (*now_ns)(void); /* the time of day; NULL: the system's */
+    uint64_t hot_bytes;   /* hard limit on hot copies, with their overhead */
+    uint64_t cold_bytes;  /* hard limit on compressed ones; 0: copies do not go cold, they go */
+    uint64_t store_bytes; /* what hot_bytes may be raised to; 0: not beyond hot_bytes */
+    uint64_t file_bytes;  /* the largest file, or range of one, that is fetched; 0: as hot_bytes */
+    int64_t settle_ns;    /* as of fill.h */
+    int compress_level;   /* as of codec.h */
+    uint64_t fetch_bytes_per_s; /* as of queue.h; 0: no limit */
+    unsigned workers;           /* threads that fetch, at most; 1 or more; started when needed */
+    bool in_memory;             /* as of store.h */
+    struct stg_disk *disk;      /* borrowed; where copies outlive the mount; NULL: nowhere */
+    int64_t (*now_ns)(void);    /* the time of day; NULL: the system's */
 };
 
 /* What happened since the start. */

@@ -107,6 +107,9 @@ static const struct option_row rows[] = {
      "8G, at most half of what is free", NULL, "the most that stage_dir may take"},
     {"workers", KIND_COUNT, FIELD(workers), 1, NULL, "N", "64", NULL,
      "how many threads may fetch files at once"},
+    {"bandwidth", KIND_BYTES, FIELD(bandwidth_bytes), 0, NULL, "BYTES", "0, no limit", NULL,
+     "how much may be fetched from the source in a second; what somebody waits for comes at once, "
+     "and counts"},
     {"threads", KIND_COUNT, FIELD(threads), 1, NULL, "N", "10, or 64 for a remote source", NULL,
      "how many threads may answer requests"},
     {"allow_other", KIND_FLAG, FIELD(allow_other), 1, NULL, NULL, NULL, NULL,

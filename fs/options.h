@@ -45,11 +45,12 @@ struct stg_options {
     double settle_s;          /* how long ago the last change of what is staged must be */
     enum stg_compress compress;
     unsigned compress_level;
-    char *stage_dir;      /* where copies outlive the mount; owned; NULL: nowhere */
-    uint64_t stage_bytes; /* what that may take; STG_BYTES_DEFAULT until preflight */
-    char *profile;        /* of a recorded build, to be followed; owned; NULL: none */
-    unsigned predict;     /* bits, by enum stg_predictor of predict.h */
-    unsigned workers;     /* that fetch */
+    char *stage_dir;          /* where copies outlive the mount; owned; NULL: nowhere */
+    uint64_t stage_bytes;     /* what that may take; STG_BYTES_DEFAULT until preflight */
+    char *profile;            /* of a recorded build, to be followed; owned; NULL: none */
+    unsigned predict;         /* bits, by enum stg_predictor of predict.h */
+    uint64_t bandwidth_bytes; /* a second, for fetches; 0: no limit */
+    unsigned workers;         /* that fetch */
     bool read_only;
     bool allow_other;
     bool nonempty;

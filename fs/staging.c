@@ -336,6 +336,7 @@ int stg_staging_start(void) {
         .store_bytes = UINT64_MAX,
         .settle_ns = (int64_t)(options->settle_s * 1e9),
         .compress_level = (int)options->compress_level,
+        .fetch_bytes_per_s = options->bandwidth_bytes,
         .workers = options->workers,
         .disk = stg_tier_disk(),
     };

@@ -3,6 +3,7 @@
 #include "tests/unit/unit.h"
 
 #include "cache/queue.h"
+#include "util/clock.h"
 
 #include <stdatomic.h>
 
@@ -10,7 +11,7 @@ static struct stg_queue queue;
 
 static int setup(void **state) {
     (void)state;
-    stg_queue_init(&queue);
+    stg_queue_init(&queue, 0);
     return 0;
 }
 
@@ -133,6 +134,32 @@ static void nothing_is_lost_between_threads(void **state) {
     assert_int_equal(stg_queue_length(&queue), 0);
 }
 
+#define RATE 1000000
+#define MILLISECOND_NS INT64_C(1000000)
+
+static void what_nobody_waits_for_keeps_to_the_rate(void **state) {
+    struct stg_queue paced;
+    struct stg_queue_entry entries[3] = {0};
+    struct stg_queue_entry urgent = {0};
+    int64_t begin_ns = stg_clock_monotonic_ns();
+
+    (void)state;
+    stg_queue_init(&paced, RATE);
+    for (int i = 0; i < 3; i++)
+        assert_true(stg_queue_push(&paced, &entries[i], STG_PRIORITY_PREDICTED));
+    assert_ptr_equal(stg_queue_pop(&paced), &entries[0]);
+    stg_queue_fetched(&paced, &entries[0], RATE / 5); /* a fifth of a second */
+    assert_null(stg_queue_try_pop(&paced));
+    assert_true(stg_queue_push(&paced, &urgent, STG_PRIORITY_WAITING));
+    assert_ptr_equal(stg_queue_pop(&paced), &urgent);
+    stg_queue_fetched(&paced, &urgent, RATE / 5); /* counts, too */
+    assert_ptr_equal(stg_queue_pop(&paced), &entries[1]);
+    assert_true(stg_clock_monotonic_ns() - begin_ns >= 400 * MILLISECOND_NS);
+    stg_queue_fetched(&paced, &entries[1], 0); /* nothing came: the next one need not wait for it */
+    assert_ptr_equal(stg_queue_pop(&paced), &entries[2]);
+    stg_queue_fini(&paced);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void) {
@@ -143,6 +170,7 @@ int main(void) {
         TEST(an_entry_can_be_withdrawn),
         TEST(a_closed_queue_takes_and_gives_nothing),
         TEST(nothing_is_lost_between_threads),
+        TEST(what_nobody_waits_for_keeps_to_the_rate),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
