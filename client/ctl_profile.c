@@ -2,7 +2,9 @@
 /*
  * Owns `stagectl profile`: what a build touches is recorded to a file, and staged from one.
  *
- * The mount records; the file is this program's, with the rights of whoever runs it. What a
+ * The mount records; the file is this program's, with the rights of whoever runs it. A word without
+ * a slash names one that is kept in the mount's stage_dir, where it has one and the caller is its
+ * owner; else a file of the current folder. What a
  * recording had before is kept in it for a while, so that what a build asks for one time and not
  * the next is there the time after that.
  */
@@ -12,6 +14,7 @@
 #include "util/cleanup.h"
 #include "util/profile.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
@@ -19,6 +22,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <time.h>
 
 #define STATUS_SIGNAL 128 /* plus its number, as shells have it */
@@ -56,6 +60,33 @@ static int read_before(const char *path, struct stg_profile *profile) {
     if (stat(path, &info) ? errno == ENOENT : S_ISREG(info.st_mode) && !info.st_size)
         return 0;
     return read_profile(path, profile);
+}
+
+/* A name that can be one of a file, and is not hidden. */
+static bool is_name(const char *word) { return *word && *word != '.' && !strchr(word, '/'); }
+
+/* The folder of the profiles in the stage_dir of the mount. False where there is none for us. */
+static bool find_kept(int fd, char path[PATH_MAX]) {
+    char dir[PATH_MAX];
+    ssize_t bytes = fgetxattr(fd, "user.stagefs.stage_dir", dir, sizeof(dir));
+
+    return bytes > 0 &&
+           snprintf(path, PATH_MAX, "%.*s/" STAGEFS_PROFILES, (int)bytes, dir) < PATH_MAX;
+}
+
+/*
+ * The file that the word means on the mount whose folder `fd` is: one of the profiles in its
+ * stage_dir, or a file. `makes`: their folder is made where it is missing. 0, or an error, told.
+ */
+static int locate(int fd, const char *word, bool makes, char path[PATH_MAX]) {
+    char folder[PATH_MAX];
+    bool kept = is_name(word) && find_kept(fd, folder);
+    int length = kept ? snprintf(path, PATH_MAX, "%s/%s", folder, word)
+                      : snprintf(path, PATH_MAX, "%s", word);
+
+    if (kept && makes && mkdir(folder, 0700) && errno != EEXIST)
+        return told(folder, -errno);
+    return length < PATH_MAX ? 0 : told(word, -ENAMETOOLONG);
 }
 
 /* The file that is to be written, without symbolic links: one is not replaced by a file. */
@@ -290,17 +321,17 @@ static int record(const struct stg_ctl *ctl) {
     struct stagefs_record_request request;
     stg_auto_free char *name = NULL;
     stg_auto_fd int fd = -1;
+    char word[PATH_MAX];
     char path[PATH_MAX];
     uint64_t recording;
     int status;
 
     if (ctl->count < 4)
-        return stg_ctl_misused("profile record: give the file to write, the mount, and after -- "
-                               "what to run");
-    if (check_file(ctl->words[1], path))
-        return STG_CTL_FAILED;
+        return stg_ctl_misused("profile record: give the file to write, or a name, the mount, and "
+                               "after -- what to run");
     fd = stg_ctl_open_mount(ctl->words[2], &name);
-    if (fd < 0 || start(fd, name, &recording))
+    if (fd < 0 || locate(fd, ctl->words[1], true, word) || check_file(word, path) ||
+        start(fd, name, &recording))
         return STG_CTL_FAILED;
     if (run(ctl->words + 3, &status)) {
         (void)ask_record(fd, recording, STAGEFS_RECORD_DROP, 0, &request); /* it is empty */
@@ -325,14 +356,15 @@ static int start_alone(const struct stg_ctl *ctl) {
 static int stop(const struct stg_ctl *ctl) {
     stg_auto_free char *name = NULL;
     stg_auto_fd int fd = -1;
+    char word[PATH_MAX];
     char path[PATH_MAX];
 
     if (ctl->count < 2 || ctl->count > 3)
-        return stg_ctl_misused("profile stop: give the file to write, and the mount");
-    if (check_file(ctl->words[1], path))
-        return STG_CTL_FAILED;
+        return stg_ctl_misused("profile stop: give the file to write, or a name, and the mount");
     fd = stg_ctl_open_mount(ctl->count > 2 ? ctl->words[2] : NULL, &name);
-    return fd < 0 ? STG_CTL_FAILED : finish(fd, name, 0, path, true);
+    if (fd < 0 || locate(fd, ctl->words[1], true, word) || check_file(word, path))
+        return STG_CTL_FAILED;
+    return finish(fd, name, 0, path, true);
 }
 
 /* As many whole lines as one request takes, from `*at` on. */
@@ -377,14 +409,15 @@ static int replay(const struct stg_ctl *ctl) {
     struct stg_profile profile = STG_PROFILE_NONE;
     stg_auto_free char *name = NULL;
     stg_auto_fd int fd = -1;
+    char path[PATH_MAX];
     int error;
 
     if (ctl->count < 2 || ctl->count > 3)
-        return stg_ctl_misused("profile replay: give the file, and the mount");
+        return stg_ctl_misused("profile replay: give the file or name, and the mount");
     fd = stg_ctl_open_mount(ctl->count > 2 ? ctl->words[2] : NULL, &name);
-    if (fd < 0)
+    if (fd < 0 || locate(fd, ctl->words[1], false, path))
         return STG_CTL_FAILED;
-    error = read_profile(ctl->words[1], &profile) ? -ECANCELED : send_profile(fd, &profile);
+    error = read_profile(path, &profile) ? -ECANCELED : send_profile(fd, &profile);
     if (error == -EOPNOTSUPP)
         stg_ctl_error("%s: the mount follows no profiles: mount with staging, and with profiles in "
                       "predict=",
@@ -393,6 +426,62 @@ static int replay(const struct stg_ctl *ctl) {
         (void)stg_ctl_failed(name, -error);
     stg_profile_fini(&profile);
     return error ? STG_CTL_FAILED : STG_CTL_OK;
+}
+
+/* From a name to a file, or from a file to a name, replacing what is there. */
+static int copy(const struct stg_ctl *ctl, bool exports) {
+    struct stg_profile profile = STG_PROFILE_NONE;
+    stg_auto_free char *name = NULL;
+    stg_auto_fd int fd = -1;
+    char kept[PATH_MAX];
+    char path[PATH_MAX];
+    const char *from = exports ? kept : ctl->words[1];
+    int error = -ECANCELED;
+
+    if (ctl->count < 3 || ctl->count > 4)
+        return exports ? stg_ctl_misused("profile export: give the name, the file, and the mount")
+                       : stg_ctl_misused("profile import: give the file, the name, and the mount");
+    fd = stg_ctl_open_mount(ctl->count > 3 ? ctl->words[3] : NULL, &name);
+    if (fd < 0 || locate(fd, ctl->words[exports ? 1 : 2], !exports, kept) ||
+        check_file(exports ? ctl->words[2] : kept, path))
+        return STG_CTL_FAILED;
+    if (!read_profile(from, &profile)) {
+        error = replace(path, &profile);
+        if (error)
+            (void)told(path, error);
+    }
+    stg_profile_fini(&profile);
+    return error ? STG_CTL_FAILED : STG_CTL_OK;
+}
+
+/* The names, one a line, in order. */
+static int list(const struct stg_ctl *ctl) {
+    stg_auto_free char *name = NULL;
+    stg_auto_fd int fd = -1;
+    struct dirent **entries;
+    char path[PATH_MAX];
+    int count;
+
+    if (ctl->count > 2)
+        return stg_ctl_misused("profile list: give one mount");
+    fd = stg_ctl_open_mount(ctl->count > 1 ? ctl->words[1] : NULL, &name);
+    if (fd < 0)
+        return STG_CTL_FAILED;
+    if (!find_kept(fd, path)) {
+        stg_ctl_error("%s: no stage_dir that is yours: profiles are in files of their own", name);
+        return STG_CTL_FAILED;
+    }
+    count = scandir(path, &entries, NULL, alphasort);
+    if (count < 0 && errno != ENOENT)
+        return told(path, -errno);
+    for (int i = 0; i < count; i++) {
+        if (is_name(entries[i]->d_name))
+            (void)printf("%s\n", entries[i]->d_name); /* an error shows at the end */
+        free(entries[i]);
+    }
+    if (count >= 0)
+        free(entries);
+    return STG_CTL_OK;
 }
 
 int stg_ctl_profile(const struct stg_ctl *ctl) {
@@ -406,5 +495,9 @@ int stg_ctl_profile(const struct stg_ctl *ctl) {
         return stop(ctl);
     if (!strcmp(word, "replay"))
         return replay(ctl);
-    return stg_ctl_misused("profile: write record, start, stop or replay");
+    if (!strcmp(word, "export") || !strcmp(word, "import"))
+        return copy(ctl, *word == 'e');
+    if (!strcmp(word, "list"))
+        return list(ctl);
+    return stg_ctl_misused("profile: write record, start, stop, replay, export, import or list");
 }

@@ -184,6 +184,9 @@ struct stagefs_stats_request {
     char serve_why[STAGEFS_WHY_BYTES]; /* the reason for the way to serve, for people */
 };
 
+/* Of the folder of stage_dir=: profiles by their names. */
+#define STAGEFS_PROFILES "profiles"
+
 /*
  * What one predictor has done since the mount began. `index` counts from 0; ENOENT past the last.
  * EOPNOTSUPP of a mount that does not stage.

@@ -476,12 +476,24 @@ bool stg_control_is_attribute(const char *name) {
     return !strncmp(name, ATTRIBUTES, strlen(ATTRIBUTES));
 }
 
-ssize_t stg_control_get(struct stg_inode *inode, const char *name,
+/* Of the root, for those who may read and write there. */
+static ssize_t get_stage_dir(fuse_req_t req, char value[STG_CONTROL_VALUE_BYTES]) {
+    uid_t uid = fuse_req_ctx(req)->uid;
+    const char *path = stg_tier_path();
+
+    if (!path || (uid && uid != stg_fs.daemon_uid))
+        return -ENODATA;
+    return snprintf(value, STG_CONTROL_VALUE_BYTES, "%s", path); /* fits: it is one of a file */
+}
+
+ssize_t stg_control_get(fuse_req_t req, struct stg_inode *inode, const char *name,
                         char value[STG_CONTROL_VALUE_BYTES]) {
     const char *which = name + strlen(ATTRIBUTES);
     struct stg_staging_view view;
     int length;
 
+    if (inode == stg_fs.root && !strcmp(which, "stage_dir"))
+        return get_stage_dir(req, value);
     if (!stg_inode_is_regular(inode))
         return -ENODATA;
     view = stg_staging_view(inode);

@@ -8,6 +8,8 @@
 
 #include "fs/inode.h"
 
+#include <limits.h>
+
 /* Is the command one of the protocol? */
 bool stg_control_is_ours(unsigned int command);
 
@@ -19,11 +21,11 @@ void stg_control_ioctl(fuse_req_t req, struct stg_inode *inode, unsigned int com
 bool stg_control_is_attribute(const char *name);
 
 /*
- * The value of such an attribute in `value`, without a NUL. Returns its length, -ENODATA where the
- * inode has none of that name, or -ERANGE where it does not fit.
+ * The value of such an attribute in `value`, without a NUL. Returns its length, or -ENODATA where
+ * the inode has none of that name, or none for the caller of the request.
  */
-#define STG_CONTROL_VALUE_BYTES 32
-ssize_t stg_control_get(struct stg_inode *inode, const char *name,
+#define STG_CONTROL_VALUE_BYTES PATH_MAX
+ssize_t stg_control_get(fuse_req_t req, struct stg_inode *inode, const char *name,
                         char value[STG_CONTROL_VALUE_BYTES]);
 
 /*

@@ -35,7 +35,7 @@ void stg_op_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t
     ssize_t length;
 
     if (stg_control_is_attribute(name)) {
-        reply_value(req, size, made_up, stg_control_get(inode, name, made_up));
+        reply_value(req, size, made_up, stg_control_get(req, inode, name, made_up));
         return;
     }
     length = stg_inode_fd(inode, &lent);

@@ -98,8 +98,9 @@ static const struct option_row rows[] = {
      "what is staged ahead on a remote source: what C and C++ files include, the next files of a "
      "folder that is gone through, what a compilation database names, and what a recorded build "
      "asked for"},
-    {"profile", KIND_TEXT, FIELD(profile), 0, NULL, "FILE", NULL, NULL,
-     "stage what that file has of a build that stagectl profile recorded"},
+    {"profile", KIND_TEXT, FIELD(profile), 0, NULL, "FILE|NAME", NULL, NULL,
+     "stage what that file has of a build that stagectl profile recorded, or the profile of that "
+     "name in stage_dir"},
     {"stage_dir", KIND_TEXT, FIELD(stage_dir), 0, NULL, "DIR", NULL, NULL,
      "keep staged copies there, a directory of this mount's own on a local disk, for the next time "
      "that the source is mounted"},

@@ -4,6 +4,7 @@
 
 #include "cache/codec.h"
 #include "cache/memory.h"
+#include "client/protocol.h"
 #include "config.h"
 #include "fs/coherence.h"
 #include "fs/folders.h"
@@ -295,6 +296,7 @@ static int check_staging(void) {
 /* Read now: a bad one is told before anything is mounted, and the path is the caller's. */
 static int check_profile(void) {
     const struct stg_options *options = &stg_fs.options;
+    char kept[PATH_MAX]; /* one of that name, by stagectl profile */
 
     if (!options->profile)
         return 0;
@@ -306,6 +308,11 @@ static int check_profile(void) {
         stg_error("profile=%s needs predict=profiles; add that to predict=", options->profile);
         return -EINVAL;
     }
+    if (options->stage_dir && !strchr(options->profile, '/') &&
+        snprintf(kept, sizeof(kept), "%s/" STAGEFS_PROFILES "/%s", options->stage_dir,
+                 options->profile) < (int)sizeof(kept) &&
+        !access(kept, F_OK))
+        return stg_profiles_load(kept);
     return stg_profiles_load(options->profile);
 }
 

@@ -20,10 +20,13 @@
 #define SOURCE_BYTES (PATH_MAX * 2 + 256)
 
 static struct stg_disk *disk; /* set before the threads are there, and cleared after them */
+static char *place;           /* the same: where it is */
 
 struct stg_disk *stg_tier_disk(void) {
     return disk;
 }
+
+const char *stg_tier_path(void) { return place; }
 
 /* ---- the folder ---- */
 
@@ -136,7 +139,13 @@ int stg_tier_check(void) {
         error = decide_size(path, above);
     if (!error)
         error = stg_mounts_describe(stg_fs.source_fd, stg_fs.options.source, source, SOURCE_BYTES);
-    return error ? error : stg_disk_claim(path, source, &disk);
+    if (!error)
+        error = stg_disk_claim(path, source, &disk);
+    if (!error) {
+        place = path;
+        path = NULL;
+    }
+    return error;
 }
 
 void stg_tier_start(void) {
@@ -150,6 +159,8 @@ void stg_tier_stop(void) {
     stg_disk_stop(disk);
     stg_disk_free(disk);
     disk = NULL;
+    free(place);
+    place = NULL;
 }
 
 /* ---- names ---- */

@@ -40,6 +40,9 @@ void stg_tier_stop(void);
 /* NULL where there is none. */
 struct stg_disk *stg_tier_disk(void);
 
+/* Where it is: an absolute path without symbolic links; NULL where there is none. */
+const char *stg_tier_path(void);
+
 /* Adds the folders that copies are kept of, where these are told apart by paths. */
 void stg_tier_add_folders(struct stg_profile *profile);
 

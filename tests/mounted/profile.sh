@@ -211,6 +211,33 @@ check "all of them were in the profile" is_number used_files 50
 check "so nobody guesses that the next ones will be" absent many/150 many/151 many/160
 unmount_fs
 
+# ---- by a name, in stage_dir= ----
+
+stage=$WORK/stage
+mount_fs "stage_dir=$stage,predict=profiles"
+check "a recording with a name" ctl profile record one "$MNT" -- cat "$MNT/src/a.c" "$MNT/src/b.c"
+check "is in stage_dir" cmp <(files_of "$stage/profiles/one") <(printf "0 src/a.c\n0 src/b.c\n")
+same "and listed" one "$(ctl profile list "$MNT")"
+check "it is followed by its name" ctl profile replay one "$MNT"
+check "and exported" ctl profile export one "$WORK/exported" "$MNT"
+check "as it is" cmp "$stage/profiles/one" "$WORK/exported"
+check "and imported by another name" ctl profile import "$WORK/exported" other "$MNT"
+same "both are listed" "one other" "$(ctl profile list "$MNT" | paste -s -d ' ')"
+check "a name that there is not" says "No such file" ctl profile replay absent "$MNT"
+check "what is no profile is not imported" says "line 1" ctl profile import "$WORK/text" bad "$MNT"
+check "and nothing is left of it" test ! -e "$stage/profiles/bad"
+unmount_fs
+mount_fs "stage_dir=$stage,predict=profiles,profile=other,allow_other"
+check "a mount follows it by its name" wait_for 10 staged src/a.c src/b.c
+test_user
+check "where it is, is not told to others" says "No such attribute" as_user \
+    getfattr --only-values -n user.stagefs.stage_dir "$MNT"
+unmount_fs
+check "the store is in order with them" ctl doctor "$stage"
+mount_fs predict=profiles
+check "without stage_dir there are none" says "no stage_dir" ctl profile list "$MNT"
+unmount_fs
+
 # ---- what is refused ----
 
 refuse() { # PATTERN OPTIONS
