@@ -14,7 +14,7 @@
  *              sample: what sort of files there are; held: what its mode would not let be opened
  *   iomode     how an inode's opens are served; backing and linger: the ids for that
  *   staging    which inode has which copy; keep: held for mappings; live: shared with writers;
- *              ranges: in pieces
+ *              ranges: in pieces; waits: who is killed, or waits for too long
  *   tier       copies on disk, for the next mount
  *   predict    what is staged before it is asked for; predict_include, predict_sibling and
  *              predict_graph: how that is guessed

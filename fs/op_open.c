@@ -26,6 +26,7 @@
 #include "fs/record.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
+#include "fs/waits.h"
 #include "util/cleanup.h"
 
 #include <semaphore.h>
@@ -146,10 +147,11 @@ static void open_from_source(fuse_req_t req, struct stg_inode *inode, struct fus
         end(inode, fi);
 }
 
-/* An open that waits for a copy; the kernel holds the inode until it is answered. */
+/* An open that waits for a copy, and may be answered before that comes. */
 struct open_wait {
     struct stg_waiter waiter;
-    struct stg_inode *inode;
+    struct stg_wait wait;
+    struct stg_inode *inode;   /* referenced */
     struct stg_object *object; /* referenced */
     fuse_req_t req;
     struct fuse_file_info fi;
@@ -169,18 +171,24 @@ static int ask_source(struct stg_inode *inode, int flags) {
 static void finish_wait(struct open_wait *wait, int result) {
     struct stg_io_answer answer;
     struct stg_inode *inode = wait->inode;
-    int error = result < 0 ? result : 0;
+    bool waits = stg_wait_end(&wait->wait);
+    int error = result < 0 ? result : waits ? 0 : -EINTR;
     int source_error;
 
+    if (!waits && result >= 0)
+        stg_object_put(stg_staging_cache(), wait->object);
     if (!error) {
         error = stg_io_open_copy(inode, wait->fi.flags, stg_object_copy(wait->object), &answer);
         if (error)
             stg_object_put(stg_staging_cache(), wait->object);
     }
     stg_staging_unref(wait->object);
-    stg_staging_served(inode, error);
-    source_error = stg_staging_is_of_source(error) ? ask_source(inode, wait->fi.flags) : 0;
-    if (source_error) {
+    if (waits)
+        stg_staging_served(inode, error);
+    source_error = waits && stg_staging_is_of_source(error) ? ask_source(inode, wait->fi.flags) : 0;
+    if (!waits) {
+        ; /* nobody does any more */
+    } else if (source_error) {
         stg_reply_result(wait->req, source_error);
     } else if (error) {
         open_from_source(wait->req, inode, &wait->fi);
@@ -190,6 +198,7 @@ static void finish_wait(struct open_wait *wait, int result) {
         if (fuse_reply_open(wait->req, &wait->fi) == -ENOENT)
             end(inode, &wait->fi);
     }
+    stg_inode_unref(inode);
     free(wait);
 }
 
@@ -223,6 +232,7 @@ static bool open_from_copy(fuse_req_t req, struct stg_inode *inode,
                            const struct fuse_file_info *fi) {
     struct open_wait *wait = malloc(sizeof(*wait));
     bool in_place = !stg_staging_may_park();
+    bool is_ours;
     int result;
 
     if (!wait)
@@ -230,6 +240,9 @@ static bool open_from_copy(fuse_req_t req, struct stg_inode *inode,
     *wait = (struct open_wait){
         .waiter.done = wait_is_over, .inode = inode, .req = req, .fi = *fi, .in_place = in_place};
     (void)sem_init(&wait->over, 0, 0); /* cannot fail with these */
+    stg_inode_ref(inode);
+    if (!in_place) /* else its own thread alone may answer it */
+        stg_wait_begin(&wait->wait, req);
     result = stg_staging_want(inode, &wait->waiter, &wait->object);
     if (!result && in_place) {
         while (sem_wait(&wait->over))
@@ -240,7 +253,11 @@ static bool open_from_copy(fuse_req_t req, struct stg_inode *inode,
         finish_wait(wait, result);
     if (result >= 0 && result != STG_STAGED_BY_RANGE)
         return true;
+    is_ours = stg_wait_end(&wait->wait);
+    stg_inode_unref(inode);
     free(wait);
+    if (!is_ours)
+        return true;
     if (result == STG_STAGED_BY_RANGE)
         return open_by_range(req, inode, fi);
     result = result == -EAGAIN ? ask_source(inode, fi->flags) : 0;

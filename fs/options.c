@@ -108,6 +108,9 @@ static const struct option_row rows[] = {
      "8G, at most half of what is free", NULL, "the most that stage_dir may take"},
     {"workers", KIND_COUNT, FIELD(workers), 1, NULL, "N", "64", NULL,
      "how many threads may fetch files at once"},
+    {"source_timeout", KIND_SECONDS, FIELD(source_timeout_s), 0, NULL, "SECONDS", "0, for ever",
+     NULL,
+     "how long a program waits for content that the source does not send, before it is told so"},
     {"bandwidth", KIND_BYTES, FIELD(bandwidth_bytes), 0, NULL, "BYTES", "0, no limit", NULL,
      "how much may be fetched from the source in a second; what somebody waits for comes at once, "
      "and counts"},

@@ -49,6 +49,7 @@ struct stg_options {
     uint64_t stage_bytes;     /* what that may take; STG_BYTES_DEFAULT until preflight */
     char *profile;            /* of a recorded build, to be followed; owned; NULL: none */
     unsigned predict;         /* bits, by enum stg_predictor of predict.h */
+    double source_timeout_s;  /* for content that somebody waits for; 0: as long as it takes */
     uint64_t bandwidth_bytes; /* a second, for fetches; 0: no limit */
     unsigned workers;         /* that fetch */
     bool read_only;

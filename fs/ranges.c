@@ -11,6 +11,7 @@
 
 #include "fs/iomode.h"
 #include "fs/reply.h"
+#include "fs/waits.h"
 #include "util/io.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
@@ -40,6 +41,7 @@ struct stg_ranges {
 
 /* A READ and the pieces that it needs. */
 struct range_read {
+    struct stg_wait wait;
     fuse_req_t req;
     struct stg_inode *inode; /* referenced */
     size_t size;
@@ -293,9 +295,10 @@ static bool are_current(const struct range_read *read) {
 
 static void finish_read(struct range_read *read) {
     /* Beyond what was known of the file the source knows whether it ends there. */
+    bool waits = stg_wait_end(&read->wait);
     ssize_t got = read->count && are_current(read) ? read_pieces(read) : -ESTALE;
 
-    if (got < 0)
+    if (got < 0 && waits)
         got = read_source(read);
     else if (stg_fs.no_open)
         stg_staging_served(read->inode, 0); /* elsewhere its open was counted */
@@ -305,9 +308,9 @@ static void finish_read(struct range_read *read) {
         if (read->pieces[i].object)
             stg_staging_unref(read->pieces[i].object);
     }
-    if (got < 0)
+    if (waits && got < 0)
         stg_reply_result(read->req, (int)got);
-    else
+    else if (waits)
         (void)fuse_reply_buf(read->req, read->buffer, (size_t)got); /* nothing to undo */
     stg_inode_unref(read->inode);
     free(read->buffer);
@@ -471,6 +474,8 @@ bool stg_ranges_read(fuse_req_t req, struct stg_inode *inode, size_t size, off_t
     }
     stg_inode_ref(inode); /* for the READ */
     stg_inode_ref(inode); /* for what follows its answer */
+    if (!read->in_place)  /* else its own thread alone may answer it */
+        stg_wait_begin(&read->wait, req);
     want_pieces(read);
     if (!stg_staging_may_park()) {
         while (sem_wait(&read->over))

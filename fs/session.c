@@ -25,6 +25,7 @@
 #include "fs/staging.h"
 #include "fs/sync.h"
 #include "fs/tier.h"
+#include "fs/waits.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 
@@ -135,7 +136,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn) {
     fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_WRITE);
     fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_MOVE);
     stg_readahead_init(conn);
-    conn->no_interrupt = 1;
+    conn->no_interrupt = !stg_fs.root->volume->remote; /* waits.h; else nobody waits for long */
     conn->time_gran = 1;
     conn->max_background = 64;
     conn->congestion_threshold = 48;
@@ -254,6 +255,8 @@ static int mount_and_loop(void) {
     if (!error)
         error = stg_lease_start();
     if (!error)
+        error = stg_waits_start();
+    if (!error)
         error = stg_reattach_start();
     if (!error)
         error = stg_sync_start();
@@ -265,6 +268,7 @@ static int mount_and_loop(void) {
     stg_ending_step(10);
     stg_coherence_stop(); /* first: nobody answers what it may be waiting for any more */
     stg_lease_stop();
+    stg_waits_stop();
     stg_reattach_stop();
     stg_sync_stop();
     stg_listing_stop(); /* before those that wait for a folder to be read */

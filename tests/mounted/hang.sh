@@ -51,6 +51,55 @@ for gate in READ OPEN; do
     unmount_slow
 done
 
+# ---- who does not want to wait ----
+
+new_dirs
+mkdir -p "$WORK/slow-under/many"
+for i in $(seq 9); do echo "many $i" >"$WORK/slow-under/many/$i"; done
+find "$WORK/slow-under" -exec touch -d '2 hours ago' {} +
+mount_slow latency_us=300,coarse,timeout=600 || done_testing
+mount_fs stage=prefetch,ttl=600,predict=none || done_testing
+check "waits: files are known" promptly ls -l "$MNT/many"
+slow_control gate=READ
+file=0
+begin() { # FILE COMMAND...: in the background; sets $waiter
+    env --default-signal=INT,TERM "${@:2}" "$MNT/many/$1" </dev/null >"$TMPDIR/waiter.out" 2>&1 &
+    waiter=$!
+    own_process "$waiter"
+}
+for signal in KILL INT TERM; do
+    begin "$((++file))" cat
+    check "waits: $signal: somebody waits for the source" slow_wait_held "$file"
+    kill -"$signal" "$waiter"
+    check "waits: $signal: he ends" wait_for 5 process_gone "$waiter"
+done
+# One that handles its signals goes on waiting.
+cat >"$TMPDIR/handles.py" <<'PYTHON'
+import signal, sys
+signal.signal(signal.SIGUSR1, lambda *_: None)
+print(open(sys.argv[1]).read(), end="")
+PYTHON
+begin 4 python3 "$TMPDIR/handles.py"
+patient=$waiter
+check "waits: somebody who handles signals waits" slow_wait_held 4
+kill -USR1 "$patient"
+begin 5 cat
+kill -KILL "$waiter"
+check "waits: another one ends" wait_for 5 process_gone "$waiter"
+slow_control ""
+check "waits: who handles his signals is served" wait "$patient"
+check "waits: the source goes on: what was given up is read by others" promptly cmp "$MNT/many/1" "$SLOW_UNDER/many/1"
+unmount_fs && pass "waits: the mount ends"
+mount_fs stage=prefetch,ttl=600,predict=none,source_timeout=1 || done_testing
+check "timeout: files are known" promptly ls -l "$MNT/many"
+slow_control gate=READ
+says_timeout() { ! promptly cat "$MNT/many/6" >/dev/null 2>"$TMPDIR/timeout.err" && grep -q "timed out" "$TMPDIR/timeout.err"; }
+check "timeout: who waits is told" says_timeout
+slow_control ""
+check "timeout: the source goes on: it is read" promptly cmp "$MNT/many/6" "$SLOW_UNDER/many/6"
+end_slow() { unmount_fs && unmount_slow; }
+check "timeout: the mount ends" end_slow
+
 # ---- a daemon that is killed while it ends, and waits for the source ----
 
 requests_waiting() { # COUNT: that many requests of the mount, or more, have no answer
