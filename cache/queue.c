@@ -9,15 +9,18 @@
 
 /* Of what is expected each fetch makes up so much. */
 #define EXPECTED_PART 8
+#define EXPECTED_FIRST_BYTES 65536
+#define OWED_MAX_NS INT64_C(10000000000)
 
 void stg_queue_init(struct stg_queue *queue, uint64_t bytes_per_s) {
     pthread_condattr_t attributes;
 
-    *queue = (struct stg_queue){.bytes_per_s = bytes_per_s};
+    *queue = (struct stg_queue){.bytes_per_s = bytes_per_s, .expected_bytes = EXPECTED_FIRST_BYTES};
     stg_lock_init(&queue->lock, STG_RANK_QUEUE);
     (void)pthread_condattr_init(&attributes); /* these cannot fail here */
     (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     (void)pthread_cond_init(&queue->filled, &attributes);
+    (void)pthread_condattr_destroy(&attributes);
 }
 
 void stg_queue_fini(struct stg_queue *queue) {
@@ -76,6 +79,7 @@ void stg_queue_raise(struct stg_queue *queue, struct stg_queue_entry *entry,
     if (entry->queued && entry->priority < priority) {
         take_locked(queue, entry);
         append_locked(queue, entry, priority);
+        (void)pthread_cond_signal(&queue->filled); /* it may have been held; cannot fail */
     }
     stg_lock_drop(&queue->lock);
 }
@@ -94,26 +98,38 @@ bool stg_queue_remove(struct stg_queue *queue, struct stg_queue_entry *entry) {
 /* ---- the rate ---- */
 
 static int64_t time_for_ns(const struct stg_queue *queue, uint64_t bytes) {
-    return queue->bytes_per_s ? (int64_t)((double)bytes * 1e9 / (double)queue->bytes_per_s) : 0;
+    double ns = (double)bytes * 1e9 / (double)queue->bytes_per_s;
+
+    return ns < (double)OWED_MAX_NS ? (int64_t)ns : OWED_MAX_NS;
+}
+
+static void owe_locked(struct stg_queue *queue, int64_t more_ns) {
+    int64_t now_ns = stg_clock_monotonic_ns();
+
+    if (queue->free_at_ns < now_ns)
+        queue->free_at_ns = now_ns;
+    queue->free_at_ns += more_ns;
+    if (queue->free_at_ns > now_ns + OWED_MAX_NS)
+        queue->free_at_ns = now_ns + OWED_MAX_NS;
 }
 
 static void charge_locked(struct stg_queue *queue, struct stg_queue_entry *entry) {
-    int64_t now_ns = queue->bytes_per_s ? stg_clock_monotonic_ns() : 0;
-
+    if (!queue->bytes_per_s)
+        return;
     entry->charged_bytes = queue->expected_bytes;
-    if (queue->free_at_ns < now_ns)
-        queue->free_at_ns = now_ns;
-    queue->free_at_ns += time_for_ns(queue, entry->charged_bytes);
+    owe_locked(queue, time_for_ns(queue, entry->charged_bytes));
 }
 
 void stg_queue_fetched(struct stg_queue *queue, struct stg_queue_entry *entry, uint64_t bytes) {
+    if (!queue->bytes_per_s)
+        return;
     stg_lock_take(&queue->lock);
-    queue->free_at_ns += time_for_ns(queue, bytes) - time_for_ns(queue, entry->charged_bytes);
+    owe_locked(queue, time_for_ns(queue, bytes) - time_for_ns(queue, entry->charged_bytes));
     entry->charged_bytes = 0;
     if (bytes)
         queue->expected_bytes += bytes / EXPECTED_PART - queue->expected_bytes / EXPECTED_PART;
-    if (queue->bytes_per_s)
-        (void)pthread_cond_broadcast(&queue->filled); /* it may be sooner; cannot fail */
+    queue->timed = false; /* it may be sooner: who waits for that looks again */
+    (void)pthread_cond_signal(&queue->filled); /* cannot fail */
     stg_lock_drop(&queue->lock);
 }
 
@@ -136,12 +152,16 @@ static struct stg_queue_entry *due_locked(struct stg_queue *queue, int64_t *ret_
     return entry;
 }
 
+/* Of those that wait for a time one does; who pops something tells the next one. */
 static void wait_locked(struct stg_queue *queue, int64_t until_ns) {
     const struct timespec until = {.tv_sec = until_ns / 1000000000,
                                    .tv_nsec = until_ns % 1000000000};
+    bool times = until_ns && !queue->timed;
 
-    (void)stg_lock_wait(&queue->lock, &queue->filled,
-                        until_ns ? &until : NULL); /* looked at again */
+    queue->timed = queue->timed || times;
+    (void)stg_lock_wait(&queue->lock, &queue->filled, times ? &until : NULL); /* looked at again */
+    if (times)
+        queue->timed = false;
 }
 
 static struct stg_queue_entry *pop(struct stg_queue *queue, bool wait) {
@@ -154,6 +174,8 @@ static struct stg_queue_entry *pop(struct stg_queue *queue, bool wait) {
     if (entry) {
         take_locked(queue, entry);
         charge_locked(queue, entry);
+        if (queue->bytes_per_s && queue->entries)
+            (void)pthread_cond_signal(&queue->filled); /* what is held has to be waited for */
     }
     stg_lock_drop(&queue->lock);
     return entry;

@@ -6,8 +6,8 @@
  *
  * Where a rate is given, what nobody waits for is popped no sooner than the source may send it:
  * each fetch takes the time that its bytes take at that rate, those that somebody waits for, too,
- * which are popped at once. How much a fetch brings is known when it is over; until then it counts
- * as much as those before it did.
+ * which are popped at once; no more than ten seconds are owed. How much a fetch brings is known
+ * when it is over; until then it counts as much as those before it did.
  *
  * Thread-safe: one lock of rank STG_RANK_QUEUE, held for a few instructions. Entries are part of
  * the owner's objects, and belong to the queue from push until pop or remove.
@@ -44,6 +44,7 @@ struct stg_queue {
     uint64_t bytes_per_s;    /* 0: as many as come; constant */
     uint64_t expected_bytes; /* of a fetch, by those before */
     int64_t free_at_ns;      /* monotonic: what nobody waits for may be fetched from then on */
+    bool timed;              /* somebody waits for that time; the others are told */
     bool closed;
 };
 

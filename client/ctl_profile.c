@@ -65,28 +65,66 @@ static int read_before(const char *path, struct stg_profile *profile) {
 /* A name that can be one of a file, and is not hidden. */
 static bool is_name(const char *word) { return *word && *word != '.' && !strchr(word, '/'); }
 
-/* The folder of the profiles in the stage_dir of the mount. False where there is none for us. */
+/* Is the folder ours alone to write into? */
+static bool is_ours(const char *path) {
+    stg_auto_fd int fd = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct stat info;
+
+    return fd >= 0 && !fstat(fd, &info) && info.st_uid == geteuid() && !(info.st_mode & 022);
+}
+
+/*
+ * The folder of the profiles in the stage_dir of the mount; it need not be there. False where there
+ * is none that is ours: root does not write where another user may have put something.
+ */
 static bool find_kept(int fd, char path[PATH_MAX]) {
     char dir[PATH_MAX];
-    ssize_t bytes = fgetxattr(fd, "user.stagefs.stage_dir", dir, sizeof(dir));
+    ssize_t bytes = fgetxattr(fd, "user.stagefs.stage_dir", dir, sizeof(dir) - 1);
 
-    return bytes > 0 &&
-           snprintf(path, PATH_MAX, "%.*s/" STAGEFS_PROFILES, (int)bytes, dir) < PATH_MAX;
+    if (bytes <= 0)
+        return false;
+    dir[bytes] = '\0';
+    return is_ours(dir) && snprintf(path, PATH_MAX, "%s/" STAGEFS_PROFILES, dir) < PATH_MAX &&
+           (access(path, F_OK) || is_ours(path));
+}
+
+/* The same, told. 0, or STG_CTL_FAILED. */
+static int need_kept(int fd, const char *mount, char path[PATH_MAX]) {
+    if (find_kept(fd, path))
+        return 0;
+    stg_ctl_error("%s: no stage_dir that is yours: profiles are in files of their own", mount);
+    return STG_CTL_FAILED;
+}
+
+static int join(const char *folder, const char *name, char path[PATH_MAX]) {
+    return snprintf(path, PATH_MAX, "%s/%s", folder, name) < PATH_MAX ? 0
+                                                                      : told(name, -ENAMETOOLONG);
+}
+
+static int make_folder(const char *path) {
+    return mkdir(path, 0700) && errno != EEXIST ? told(path, -errno) : 0;
 }
 
 /*
  * The file that the word means on the mount whose folder `fd` is: one of the profiles in its
- * stage_dir, or a file. `makes`: their folder is made where it is missing. 0, or an error, told.
+ * stage_dir, whose folder is made, or a file. 0, or an error, told.
  */
-static int locate(int fd, const char *word, bool makes, char path[PATH_MAX]) {
+static int locate(int fd, const char *word, char path[PATH_MAX]) {
     char folder[PATH_MAX];
-    bool kept = is_name(word) && find_kept(fd, folder);
-    int length = kept ? snprintf(path, PATH_MAX, "%s/%s", folder, word)
-                      : snprintf(path, PATH_MAX, "%s", word);
 
-    if (kept && makes && mkdir(folder, 0700) && errno != EEXIST)
-        return told(folder, -errno);
-    return length < PATH_MAX ? 0 : told(word, -ENAMETOOLONG);
+    if (is_name(word) && find_kept(fd, folder))
+        return make_folder(folder) || join(folder, word, path) ? STG_CTL_FAILED : 0;
+    return snprintf(path, PATH_MAX, "%s", word) < PATH_MAX ? 0 : told(word, -ENAMETOOLONG);
+}
+
+/* The same of one that is there: a file where there is no profile of that name. */
+static int find(int fd, const char *word, char path[PATH_MAX]) {
+    char folder[PATH_MAX];
+
+    if (is_name(word) && find_kept(fd, folder) && !join(folder, word, path) &&
+        (!access(path, F_OK) || access(word, F_OK)))
+        return 0;
+    return snprintf(path, PATH_MAX, "%s", word) < PATH_MAX ? 0 : told(word, -ENAMETOOLONG);
 }
 
 /* The file that is to be written, without symbolic links: one is not replaced by a file. */
@@ -330,7 +368,7 @@ static int record(const struct stg_ctl *ctl) {
         return stg_ctl_misused("profile record: give the file to write, or a name, the mount, and "
                                "after -- what to run");
     fd = stg_ctl_open_mount(ctl->words[2], &name);
-    if (fd < 0 || locate(fd, ctl->words[1], true, word) || check_file(word, path) ||
+    if (fd < 0 || locate(fd, ctl->words[1], word) || check_file(word, path) ||
         start(fd, name, &recording))
         return STG_CTL_FAILED;
     if (run(ctl->words + 3, &status)) {
@@ -362,7 +400,7 @@ static int stop(const struct stg_ctl *ctl) {
     if (ctl->count < 2 || ctl->count > 3)
         return stg_ctl_misused("profile stop: give the file to write, or a name, and the mount");
     fd = stg_ctl_open_mount(ctl->count > 2 ? ctl->words[2] : NULL, &name);
-    if (fd < 0 || locate(fd, ctl->words[1], true, word) || check_file(word, path))
+    if (fd < 0 || locate(fd, ctl->words[1], word) || check_file(word, path))
         return STG_CTL_FAILED;
     return finish(fd, name, 0, path, true);
 }
@@ -415,7 +453,7 @@ static int replay(const struct stg_ctl *ctl) {
     if (ctl->count < 2 || ctl->count > 3)
         return stg_ctl_misused("profile replay: give the file or name, and the mount");
     fd = stg_ctl_open_mount(ctl->count > 2 ? ctl->words[2] : NULL, &name);
-    if (fd < 0 || locate(fd, ctl->words[1], false, path))
+    if (fd < 0 || find(fd, ctl->words[1], path))
         return STG_CTL_FAILED;
     error = read_profile(path, &profile) ? -ECANCELED : send_profile(fd, &profile);
     if (error == -EOPNOTSUPP)
@@ -430,33 +468,32 @@ static int replay(const struct stg_ctl *ctl) {
 
 /* From a name to a file, or from a file to a name, replacing what is there. */
 static int copy(const struct stg_ctl *ctl, bool exports) {
+    const char *name = ctl->count > 2 ? ctl->words[exports ? 1 : 2] : "";
+    const char *file = ctl->count > 2 ? ctl->words[exports ? 2 : 1] : "";
     struct stg_profile profile = STG_PROFILE_NONE;
-    stg_auto_free char *name = NULL;
+    stg_auto_free char *mount = NULL;
     stg_auto_fd int fd = -1;
+    char folder[PATH_MAX];
     char kept[PATH_MAX];
     char path[PATH_MAX];
-    const char *from = exports ? kept : ctl->words[1];
-    int error = -ECANCELED;
+    int error;
 
-    if (ctl->count < 3 || ctl->count > 4)
+    if (ctl->count < 3 || ctl->count > 4 || !is_name(name))
         return exports ? stg_ctl_misused("profile export: give the name, the file, and the mount")
                        : stg_ctl_misused("profile import: give the file, the name, and the mount");
-    fd = stg_ctl_open_mount(ctl->count > 3 ? ctl->words[3] : NULL, &name);
-    if (fd < 0 || locate(fd, ctl->words[exports ? 1 : 2], !exports, kept) ||
-        check_file(exports ? ctl->words[2] : kept, path))
+    fd = stg_ctl_open_mount(ctl->count > 3 ? ctl->words[3] : NULL, &mount);
+    if (fd < 0 || need_kept(fd, mount, folder) || join(folder, name, kept) ||
+        (!exports && make_folder(folder)) || check_file(exports ? file : kept, path) ||
+        read_profile(exports ? kept : file, &profile))
         return STG_CTL_FAILED;
-    if (!read_profile(from, &profile)) {
-        error = replace(path, &profile);
-        if (error)
-            (void)told(path, error);
-    }
+    error = replace(path, &profile);
     stg_profile_fini(&profile);
-    return error ? STG_CTL_FAILED : STG_CTL_OK;
+    return error ? told(path, error) : STG_CTL_OK;
 }
 
 /* The names, one a line, in order. */
 static int list(const struct stg_ctl *ctl) {
-    stg_auto_free char *name = NULL;
+    stg_auto_free char *mount = NULL;
     stg_auto_fd int fd = -1;
     struct dirent **entries;
     char path[PATH_MAX];
@@ -464,23 +501,18 @@ static int list(const struct stg_ctl *ctl) {
 
     if (ctl->count > 2)
         return stg_ctl_misused("profile list: give one mount");
-    fd = stg_ctl_open_mount(ctl->count > 1 ? ctl->words[1] : NULL, &name);
-    if (fd < 0)
+    fd = stg_ctl_open_mount(ctl->count > 1 ? ctl->words[1] : NULL, &mount);
+    if (fd < 0 || need_kept(fd, mount, path))
         return STG_CTL_FAILED;
-    if (!find_kept(fd, path)) {
-        stg_ctl_error("%s: no stage_dir that is yours: profiles are in files of their own", name);
-        return STG_CTL_FAILED;
-    }
     count = scandir(path, &entries, NULL, alphasort);
-    if (count < 0 && errno != ENOENT)
-        return told(path, -errno);
+    if (count < 0)
+        return errno == ENOENT ? STG_CTL_OK : told(path, -errno);
     for (int i = 0; i < count; i++) {
         if (is_name(entries[i]->d_name))
             (void)printf("%s\n", entries[i]->d_name); /* an error shows at the end */
         free(entries[i]);
     }
-    if (count >= 0)
-        free(entries);
+    free(entries);
     return STG_CTL_OK;
 }
 

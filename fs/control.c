@@ -476,7 +476,7 @@ bool stg_control_is_attribute(const char *name) {
     return !strncmp(name, ATTRIBUTES, strlen(ATTRIBUTES));
 }
 
-/* Of the root, for those who may read and write there. */
+/* Of folders, as of the mount; for those who may read and write there. */
 static ssize_t get_stage_dir(fuse_req_t req, char value[STG_CONTROL_VALUE_BYTES]) {
     uid_t uid = fuse_req_ctx(req)->uid;
     const char *path = stg_tier_path();
@@ -492,7 +492,7 @@ ssize_t stg_control_get(fuse_req_t req, struct stg_inode *inode, const char *nam
     struct stg_staging_view view;
     int length;
 
-    if (inode == stg_fs.root && !strcmp(which, "stage_dir"))
+    if (!stg_inode_is_regular(inode) && !strcmp(which, "stage_dir"))
         return get_stage_dir(req, value);
     if (!stg_inode_is_regular(inode))
         return -ENODATA;

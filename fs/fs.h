@@ -27,6 +27,7 @@ struct stg_fs {
     bool passthrough;       /* negotiated with the kernel; set in init, before other requests */
     bool no_open;           /* files are opened without telling (serve=pagecache); the same */
     bool no_opendir;        /* folders are; the same */
+    bool interrupts;        /* the kernel tells of signals to who waits, see waits.h; the same */
     _Atomic bool has_epoch; /* the kernel can drop all names at once; the same */
     const char *serve_why;  /* constant text: the reason for the way to serve */
     bool mount_suid;        /* set-id bits count on this mount */

@@ -29,6 +29,7 @@
 #define DESCRIPTORS_MIN 64
 #define INITIAL_USER_NAMESPACE 0xEFFFFFFDU /* PROC_USER_INIT_INO */
 /* Threads that answer requests: one that asks a remote source waits for it. */
+#define BANDWIDTH_MIN_BYTES 65536
 #define THREADS_LOCAL 10
 #define THREADS_REMOTE 64
 #define URING_SWITCH "/sys/module/fuse/parameters/enable_uring"
@@ -283,6 +284,12 @@ static int check_staging(void) {
                   "leave it out");
         return -EPERM;
     }
+    if (options->bandwidth_bytes && options->bandwidth_bytes < BANDWIDTH_MIN_BYTES) {
+        stg_error("option bandwidth: %ju bytes a second fetch nothing; give 64K or more, as in "
+                  "bandwidth=10M",
+                  (uintmax_t)options->bandwidth_bytes);
+        return -EINVAL;
+    }
     (void)stg_memory_read("", &memory); /* where that fails, little is known, and little taken */
     if (!options->threads)
         options->threads = stg_volume_is_remote(stg_fs.source_fd) ? THREADS_REMOTE : THREADS_LOCAL;
@@ -308,7 +315,7 @@ static int check_profile(void) {
         stg_error("profile=%s needs predict=profiles; add that to predict=", options->profile);
         return -EINVAL;
     }
-    if (options->stage_dir && !strchr(options->profile, '/') &&
+    if (options->stage_dir && *options->profile != '.' && !strchr(options->profile, '/') &&
         snprintf(kept, sizeof(kept), "%s/" STAGEFS_PROFILES "/%s", options->stage_dir,
                  options->profile) < (int)sizeof(kept) &&
         !access(kept, F_OK))

@@ -136,7 +136,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn) {
     fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_WRITE);
     fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_MOVE);
     stg_readahead_init(conn);
-    conn->no_interrupt = !stg_fs.root->volume->remote; /* waits.h; else nobody waits for long */
+    /* See waits.h. From a local source nobody waits for long. */
+    stg_fs.interrupts = stg_fs.root->volume->remote && stg_staging_may_park();
+    conn->no_interrupt = !stg_fs.interrupts;
     conn->time_gran = 1;
     conn->max_background = 64;
     conn->congestion_threshold = 48;

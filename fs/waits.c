@@ -33,7 +33,8 @@ static void link_locked(struct stg_wait *wait) {
     first = wait;
     wait->waits = true;
     interrupted_count += wait->interrupted;
-    if (!wait->next || wait->interrupted)
+    if ((wait->interrupted && interrupted_count == 1) ||
+        (!wait->next && stg_fs.options.source_timeout_s > 0))
         stg_sweeper_wake_locked(&sweeper);
 }
 
@@ -50,11 +51,18 @@ static void unlink_locked(struct stg_wait *wait) {
 
 /* ---- looking after them ---- */
 
-/* Is the thread going to end? A signal that ends its process is SIGKILL by then (signal.c). */
+#define BIT(signal) (UINT64_C(1) << ((signal)-1))
+/* What those do that nobody has said anything about is not to end the process (signal(7)). */
+#define HARMLESS                                                                                   \
+    (BIT(SIGCHLD) | BIT(SIGURG) | BIT(SIGWINCH) | BIT(SIGCONT) | BIT(SIGSTOP) | BIT(SIGTSTP) |     \
+     BIT(SIGTTIN) | BIT(SIGTTOU))
+
+/* Is the thread gone, or going to end by a signal? Where that cannot be seen it is not. */
 static bool is_ending(pid_t thread) {
     char path[64];
     char line[256];
     uint64_t pending = 0;
+    uint64_t handled = 0; /* or blocked, or ignored */
     FILE *stream;
 
     if (thread <= 0) /* of another PID namespace */
@@ -62,16 +70,20 @@ static bool is_ending(pid_t thread) {
     (void)snprintf(path, sizeof(path), "/proc/%d/status", (int)thread);
     stream = fopen(path, "re");
     if (!stream)
-        return true;
+        return errno == ENOENT && kill(thread, 0) && errno == ESRCH;
     while (fgets(line, sizeof(line), stream)) {
         uint64_t mask;
 
         if (sscanf(line, "SigPnd: %" SCNx64, &mask) == 1 ||
             sscanf(line, "ShdPnd: %" SCNx64, &mask) == 1)
             pending |= mask;
+        else if (sscanf(line, "SigBlk: %" SCNx64, &mask) == 1 ||
+                 sscanf(line, "SigIgn: %" SCNx64, &mask) == 1 ||
+                 sscanf(line, "SigCgt: %" SCNx64, &mask) == 1)
+            handled |= mask;
     }
     (void)fclose(stream); /* read-only */
-    return pending & 1U << (SIGKILL - 1);
+    return pending & (BIT(SIGKILL) | ~(handled | HARMLESS));
 }
 
 /* 0: it goes on waiting. */
@@ -132,6 +144,8 @@ static void interrupted(fuse_req_t req, void *data) {
 }
 
 void stg_wait_begin(struct stg_wait *wait, fuse_req_t req) {
+    if (!stg_fs.interrupts && !(stg_fs.options.source_timeout_s > 0))
+        return;
     *wait = (struct stg_wait){.req = req, .begun_ns = stg_clock_monotonic_ns()};
     fuse_req_interrupt_func(req, interrupted, wait);
     stg_lock_take(&lock);

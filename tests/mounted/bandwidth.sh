@@ -31,6 +31,7 @@ own_process "$stager"
 begun() { [ "$(stat_of prefetch_fills)" -ge 2 ]; }
 check "staging has begun" wait_for 10 begun
 check "who waits for a file gets it" cmp "$MNT/one/file" "$WORK/slow-under/one/file"
+check "also for one that is to be staged" cmp "$MNT/many/30" "$WORK/slow-under/many/30"
 check "while the staging goes on" kill -0 "$stager"
 check "the staging ends" wait "$stager"
 took=$(($(now_ms) - since))
