@@ -216,7 +216,6 @@ static int take(struct stg_disk *disk, const char *path, const char *source) {
 
 int stg_disk_take(const char *path, const char *source, struct stg_disk **ret_disk) {
     struct stg_disk *disk = calloc(1, sizeof(*disk));
-    pthread_condattr_t by_monotonic;
     int error;
 
     if (!disk)
@@ -225,11 +224,8 @@ int stg_disk_take(const char *path, const char *source, struct stg_disk **ret_di
     stg_lock_init(&disk->lock, STG_RANK_QUEUE);
     stg_lock_init(&disk->idle_lock, STG_RANK_QUEUE);
     stg_lock_init(&disk->mark_lock, STG_RANK_CACHE);
-    (void)pthread_condattr_init(&by_monotonic); /* these cannot fail with valid arguments */
-    (void)pthread_condattr_setclock(&by_monotonic, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&disk->filled, &by_monotonic);
+    (void)pthread_cond_init(&disk->filled, NULL); /* cannot fail, as the next */
     (void)pthread_cond_init(&disk->written, NULL);
-    (void)pthread_condattr_destroy(&by_monotonic);
     error = take(disk, path, source);
     if (error) {
         stg_disk_free(disk);

@@ -199,7 +199,7 @@ void stg_disk_flush(struct stg_disk *disk) {
     disk->flushing++;
     pthread_cond_signal(&disk->filled);
     while (disk->running && !disk->stopping && disk->done < until)
-        (void)stg_lock_wait(&disk->lock, &disk->written, NULL); /* looked at again */
+        stg_lock_wait(&disk->lock, &disk->written);
     disk->flushing--;
     stg_lock_drop(&disk->lock);
 }
@@ -231,17 +231,14 @@ static uint64_t batch_bytes(const struct stg_disk *disk) {
 
 /* Waits until there is a batch that is worth a transaction; false at the end. */
 static bool gather_locked(struct stg_disk *disk) {
-    struct timespec until;
+    int64_t until_ns;
 
     while (!disk->first && !disk->stopping)
-        (void)stg_lock_wait(&disk->lock, &disk->filled, NULL); /* looked at again */
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);              /* cannot fail */
-    until.tv_nsec += GATHER_NS;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
+        stg_lock_wait(&disk->lock, &disk->filled);
+    until_ns = stg_clock_monotonic_ns() + GATHER_NS;
     while (disk->first && !disk->stopping && !disk->flushing &&
            disk->queued_bytes < batch_bytes(disk))
-        if (stg_lock_wait(&disk->lock, &disk->filled, &until) == ETIMEDOUT)
+        if (!stg_lock_wait_until(&disk->lock, &disk->filled, until_ns))
             break;
     return disk->first != NULL;
 }

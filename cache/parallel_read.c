@@ -151,7 +151,7 @@ static void *help(void *argument) {
         struct job *job = find_job_locked(reader);
 
         if (!job) {
-            (void)stg_lock_wait(&reader->lock, &reader->work, NULL); /* looked at again */
+            stg_lock_wait(&reader->lock, &reader->work);
             continue;
         }
         job->helpers++;
@@ -193,7 +193,7 @@ static void read_with_helpers(struct stg_reader *reader, struct job *job) {
         ;
     *link = job->next_job;
     while (job->helpers)
-        (void)stg_lock_wait(&reader->lock, &reader->left, NULL); /* looked at again */
+        stg_lock_wait(&reader->lock, &reader->left);
     stg_lock_drop(&reader->lock);
 }
 

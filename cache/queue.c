@@ -13,14 +13,9 @@
 #define OWED_MAX_NS INT64_C(10000000000)
 
 void stg_queue_init(struct stg_queue *queue, uint64_t bytes_per_s) {
-    pthread_condattr_t attributes;
-
     *queue = (struct stg_queue){.bytes_per_s = bytes_per_s, .expected_bytes = EXPECTED_FIRST_BYTES};
     stg_lock_init(&queue->lock, STG_RANK_QUEUE);
-    (void)pthread_condattr_init(&attributes); /* these cannot fail here */
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&queue->filled, &attributes);
-    (void)pthread_condattr_destroy(&attributes);
+    (void)pthread_cond_init(&queue->filled, NULL); /* cannot fail */
 }
 
 void stg_queue_fini(struct stg_queue *queue) {
@@ -154,14 +149,13 @@ static struct stg_queue_entry *due_locked(struct stg_queue *queue, int64_t *ret_
 
 /* Of those that wait for a time one does; who pops something tells the next one. */
 static void wait_locked(struct stg_queue *queue, int64_t until_ns) {
-    const struct timespec until = {.tv_sec = until_ns / 1000000000,
-                                   .tv_nsec = until_ns % 1000000000};
-    bool times = until_ns && !queue->timed;
-
-    queue->timed = queue->timed || times;
-    (void)stg_lock_wait(&queue->lock, &queue->filled, times ? &until : NULL); /* looked at again */
-    if (times)
-        queue->timed = false;
+    if (!until_ns || queue->timed) {
+        stg_lock_wait(&queue->lock, &queue->filled);
+        return;
+    }
+    queue->timed = true;
+    (void)stg_lock_wait_until(&queue->lock, &queue->filled, until_ns); /* looked at again */
+    queue->timed = false;
 }
 
 static struct stg_queue_entry *pop(struct stg_queue *queue, bool wait) {

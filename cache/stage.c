@@ -477,7 +477,7 @@ void stg_object_unshare(struct stg_cache *cache, struct stg_object *object) {
 void stg_object_await(struct stg_cache *cache, struct stg_object *object) {
     stg_lock_take(&cache->lock);
     while (object->busy)
-        (void)stg_lock_wait(&cache->lock, &cache->rewritten, NULL); /* looked at again */
+        stg_lock_wait(&cache->lock, &cache->rewritten);
     stg_lock_drop(&cache->lock);
 }
 
@@ -640,7 +640,7 @@ static bool is_stale_at_rest(struct stg_cache *cache, struct stg_object *object)
     stg_lock_take(&cache->lock);
     /* Not for what else keeps it busy when nobody has it any more: the end of that is not told. */
     while (object->busy && object->state == STG_STALE)
-        (void)stg_lock_wait(&cache->lock, &cache->rewritten, NULL); /* looked at again */
+        stg_lock_wait(&cache->lock, &cache->rewritten);
     stale = object->state == STG_STALE && !object->shared;
     stg_lock_drop(&cache->lock);
     return stale;

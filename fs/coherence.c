@@ -149,7 +149,7 @@ static bool begin_drop(struct stg_inode *inode, const struct statx *stx, uint64_
     stg_lock_take(&versions_lock);
     before = atomic_load(&inode->version);
     while (inode->dropping && !are_current(atomic_load(&inode->version), now)) {
-        (void)stg_lock_wait(&versions_lock, &dropped, NULL); /* a second at most */
+        stg_lock_wait(&versions_lock, &dropped); /* a second at most */
         failed = !inode->dropping && atomic_load(&inode->version) == before;
     }
     begins =

@@ -80,7 +80,7 @@ struct chunk {
 };
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
-static pthread_cond_t changed; /* with the monotonic clock */
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct lease *buckets[BUCKETS];
 static uint64_t count;      /* all of them */
 static uint64_t free_count; /* of them those that cost no request: the folder's reading tells */
@@ -584,17 +584,12 @@ static bool push_others(const struct round *round) {
     return true;
 }
 
-static struct timespec time_of(int64_t ns) {
-    return (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
-}
-
 /* Waits until the round is over, or that time; true where it is. */
 static bool wait_for_round(int64_t until_ns) {
-    const struct timespec until = time_of(until_ns);
     bool over;
 
     stg_lock_take(&lock);
-    while (round_left && stg_lock_wait(&lock, &changed, &until) != ETIMEDOUT)
+    while (round_left && stg_lock_wait_until(&lock, &changed, until_ns))
         ;
     over = !round_left;
     stg_lock_drop(&lock);
@@ -636,11 +631,10 @@ static void suspend(const struct round *round) {
 
 /* Waits that long; false at the end. */
 static bool sleep_until(int64_t until_ns) {
-    const struct timespec until = time_of(until_ns);
     bool goes_on;
 
     stg_lock_take(&lock);
-    while (!stopping && stg_lock_wait(&lock, &changed, &until) != ETIMEDOUT)
+    while (!stopping && stg_lock_wait_until(&lock, &changed, until_ns))
         ;
     goes_on = !stopping;
     stg_lock_drop(&lock);
@@ -713,7 +707,7 @@ static bool wait_for_leases(void) {
 
     stg_lock_take(&lock);
     while (!stopping && !count)
-        (void)stg_lock_wait(&lock, &changed, NULL);
+        stg_lock_wait(&lock, &changed);
     goes_on = !stopping;
     stg_lock_drop(&lock);
     return goes_on;
@@ -741,14 +735,10 @@ static void *run(void *unused) {
 }
 
 int stg_lease_start(void) {
-    pthread_condattr_t attributes;
     int error;
 
     if (!is_for(stg_fs.root))
         return 0;
-    (void)pthread_condattr_init(&attributes); /* these cannot fail here */
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&changed, &attributes);
     error = -pthread_create(&thread, NULL, run, NULL);
     running = !error;
     return error;

@@ -42,9 +42,9 @@ struct drop {
 };
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_NOTIFY);
-static pthread_cond_t wake; /* of the thread; with the monotonic clock, as the next */
-static pthread_cond_t over; /* of those who wait */
-static struct drop *first;  /* protected by lock, as all below */
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER; /* of the thread */
+static pthread_cond_t over = PTHREAD_COND_INITIALIZER; /* of those who wait */
+static struct drop *first;                             /* protected by lock, as all below */
 static struct drop **last = &first;
 static pthread_t threads[THREADS];
 static unsigned thread_count;
@@ -149,12 +149,6 @@ uint64_t stg_notify_count_inodes(void) { return atomic_load(&told_inodes); }
 
 /* ---- the thread ---- */
 
-static struct timespec until(int64_t from_now_ns) {
-    int64_t at = stg_clock_monotonic_ns() + from_now_ns;
-
-    return (struct timespec){.tv_sec = at / 1000000000, .tv_nsec = at % 1000000000};
-}
-
 /* One user less; called without the lock. */
 static void leave_drop(struct drop *drop) {
     bool gone;
@@ -187,7 +181,7 @@ static void *work(void *unused) {
         struct drop *drop;
 
         if (!first) {
-            (void)stg_lock_wait(&lock, &wake, NULL);
+            stg_lock_wait(&lock, &wake);
             continue;
         }
         drop = take_first_locked();
@@ -241,14 +235,14 @@ static struct drop *queue_drop(struct stg_inode *inode, enum when when) {
 }
 
 bool stg_notify_pages_wait(struct stg_inode *inode) {
-    struct timespec deadline = until(WAIT_NS);
+    int64_t deadline_ns = stg_clock_monotonic_ns() + WAIT_NS;
     struct drop *drop = queue_drop(inode, WHEN_WAITED);
     bool done;
 
     if (!drop)
         return false;
     stg_lock_take(&lock);
-    while (!drop->done && !stopping && stg_lock_wait(&lock, &over, &deadline) != ETIMEDOUT)
+    while (!drop->done && !stopping && stg_lock_wait_until(&lock, &over, deadline_ns))
         ;
     done = drop->done;
     stg_lock_drop(&lock);
@@ -267,23 +261,9 @@ void stg_notify_listing_later(struct stg_inode *folder) { drop_later(folder, WHE
 
 void stg_notify_pages_later(struct stg_inode *inode) { drop_later(inode, WHEN_TAKEN); }
 
-static int init_condition(pthread_cond_t *condition) {
-    pthread_condattr_t attributes;
-    int error = pthread_condattr_init(&attributes);
-
-    if (!error)
-        error = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    if (!error)
-        error = pthread_cond_init(condition, &attributes);
-    (void)pthread_condattr_destroy(&attributes); /* cannot fail */
-    return -error;
-}
-
 int stg_notify_start(void) {
-    int error = init_condition(&wake);
+    int error = 0;
 
-    if (!error)
-        error = init_condition(&over);
     for (thread_count = 0; !error && thread_count < THREADS; thread_count++)
         error = -pthread_create(&threads[thread_count], NULL, work, NULL);
     if (error && thread_count)
@@ -309,7 +289,7 @@ void stg_notify_abort(void) {
 }
 
 void stg_notify_stop(void) {
-    struct timespec deadline = until(WAIT_NS / 5);
+    int64_t deadline_ns = stg_clock_monotonic_ns() + WAIT_NS / 5;
     bool stuck;
 
     if (!running)
@@ -318,7 +298,7 @@ void stg_notify_stop(void) {
     stopping = true;
     (void)pthread_cond_broadcast(&wake); /* cannot fail, as the next */
     (void)pthread_cond_broadcast(&over);
-    while (inside && stg_lock_wait(&lock, &over, &deadline) != ETIMEDOUT)
+    while (inside && stg_lock_wait_until(&lock, &over, deadline_ns))
         ;
     stuck = inside > 0;
     stg_lock_drop(&lock);

@@ -22,13 +22,12 @@ static uint64_t done;
 /* Names that nothing can drop go when their time is over. */
 static void wait_for_names(void) {
     double keep_s = stg_coherence_longest_name_s();
-    int64_t until_ns = stg_clock_realtime_ns() + (int64_t)(keep_s * 1e9);
-    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
+    int64_t until_ns = stg_clock_monotonic_ns() + (int64_t)(keep_s * 1e9);
 
     if (stg_coherence_has_epoch())
         return;
     stg_lock_take(&lock);
-    while (!stopping && stg_lock_wait(&lock, &wake, &until) != ETIMEDOUT)
+    while (!stopping && stg_lock_wait_until(&lock, &wake, until_ns))
         ; /* another sync was begun */
     stg_lock_drop(&lock);
 }
@@ -52,7 +51,7 @@ static void *work(void *unused) {
         bool all;
 
         if (number == reached) {
-            (void)stg_lock_wait(&lock, &wake, NULL);
+            stg_lock_wait(&lock, &wake);
             continue;
         }
         stg_lock_drop(&lock);

@@ -160,7 +160,7 @@ bool stg_wait_end(struct stg_wait *wait) {
         return true;
     stg_lock_take(&lock);
     while (wait->answering)
-        (void)stg_lock_wait(&lock, &answered, NULL);
+        stg_lock_wait(&lock, &answered);
     ours = !wait->answered;
     if (wait->waits)
         unlink_locked(wait);

@@ -460,7 +460,7 @@ bool stg_watch_drain(void) {
     number = ++wanted;
     (void)eventfd_write(wake_fd, 1); /* cannot fail: the count is read before it is full */
     while (drained < number && !ended)
-        (void)stg_lock_wait(&lock, &drained_changed, NULL);
+        stg_lock_wait(&lock, &drained_changed);
     done = drained >= number;
     stg_lock_drop(&lock);
     return done;

@@ -11,7 +11,7 @@ static struct stg_crew_work *pop(struct stg_crew *crew) {
     stg_lock_take(&crew->lock);
     crew->idle++;
     while (!crew->first && !crew->stopping)
-        (void)stg_lock_wait(&crew->lock, &crew->filled, NULL); /* looked at again */
+        stg_lock_wait(&crew->lock, &crew->filled);
     crew->idle--;
     work = crew->stopping ? NULL : crew->first;
     if (work) {

@@ -6,6 +6,7 @@
 #include "util/log.h"
 
 #include <errno.h>
+#include <time.h>
 
 #if STG_CHECK_LOCKS
 
@@ -65,12 +66,19 @@ void stg_lock_drop(struct stg_lock *lock) {
     pthread_mutex_unlock(&lock->mutex);
 }
 
-int stg_lock_wait(struct stg_lock *lock, pthread_cond_t *condition, const struct timespec *until) {
+void stg_lock_wait(struct stg_lock *lock, pthread_cond_t *condition) {
+    note_dropped(lock);
+    (void)pthread_cond_wait(condition, &lock->mutex); /* cannot fail with a lock that is held */
+    note_taken(lock, true);
+}
+
+bool stg_lock_wait_until(struct stg_lock *lock, pthread_cond_t *condition, int64_t until_ns) {
+    const struct timespec until = {.tv_sec = until_ns / 1000000000,
+                                   .tv_nsec = until_ns % 1000000000};
     int result;
 
     note_dropped(lock);
-    result = until ? pthread_cond_timedwait(condition, &lock->mutex, until)
-                   : pthread_cond_wait(condition, &lock->mutex);
+    result = pthread_cond_clockwait(condition, &lock->mutex, CLOCK_MONOTONIC, &until);
     note_taken(lock, true);
-    return result == ETIMEDOUT ? ETIMEDOUT : 0;
+    return result != ETIMEDOUT;
 }

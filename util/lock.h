@@ -12,7 +12,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
-#include <time.h>
+#include <stdint.h>
 
 /* From the first taken to the last; the owner of each is named in docs/locking.md. */
 enum stg_rank {
@@ -50,11 +50,10 @@ bool stg_lock_try(struct stg_lock *lock);
 
 void stg_lock_drop(struct stg_lock *lock);
 
-/*
- * Waits for `condition` with the lock dropped, and has it again afterwards. With `until`, a time of
- * the clock that the condition was made for, at most until then. Returns 0 or ETIMEDOUT; may
- * return early.
- */
-int stg_lock_wait(struct stg_lock *lock, pthread_cond_t *condition, const struct timespec *until);
+/* Waits for `condition` with the lock dropped, and has it again afterwards; may return early. */
+void stg_lock_wait(struct stg_lock *lock, pthread_cond_t *condition);
+
+/* The same, at most until that monotonic time; false where that is over. */
+bool stg_lock_wait_until(struct stg_lock *lock, pthread_cond_t *condition, int64_t until_ns);
 
 #endif

@@ -2,42 +2,34 @@
 /* Owns the thread and its sleep; what a round does is the owner's affair. */
 #include "util/sweeper.h"
 
-#include <errno.h>
-
-static struct timespec after_ns(long ns) {
-    struct timespec until;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &until); /* cannot fail for this clock */
-    until.tv_nsec += ns;
-    until.tv_sec += until.tv_nsec / 1000000000L;
-    until.tv_nsec %= 1000000000L;
-    return until;
-}
+#include "util/clock.h"
 
 static void *run(void *argument) {
     struct stg_sweeper *sweeper = argument;
+    int64_t due_ns = 0; /* when the next round is; 0: there is no work */
 
     stg_lock_take(sweeper->lock);
     while (!sweeper->stopping) {
-        struct timespec until = after_ns(sweeper->interval_ns);
-
-        if (!sweeper->has_work())
-            (void)stg_lock_wait(sweeper->lock, &sweeper->wake, NULL); /* looked at again */
-        else if (stg_lock_wait(sweeper->lock, &sweeper->wake, &until) == ETIMEDOUT)
+        if (!sweeper->has_work()) {
+            due_ns = 0;
+            stg_lock_wait(sweeper->lock, &sweeper->wake);
+            continue;
+        }
+        if (!due_ns)
+            due_ns = stg_clock_monotonic_ns() + sweeper->interval_ns;
+        if (!stg_lock_wait_until(sweeper->lock, &sweeper->wake, due_ns)) {
             sweeper->sweep_locked();
+            due_ns = 0;
+        }
     }
     stg_lock_drop(sweeper->lock);
     return NULL;
 }
 
 int stg_sweeper_start(struct stg_sweeper *sweeper) {
-    pthread_condattr_t attributes;
     int error;
 
-    (void)pthread_condattr_init(&attributes); /* these cannot fail with valid arguments */
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&sweeper->wake, &attributes);
-    (void)pthread_condattr_destroy(&attributes);
+    (void)pthread_cond_init(&sweeper->wake, NULL); /* cannot fail */
     sweeper->stopping = false;
     error = pthread_create(&sweeper->thread, NULL, run, sweeper);
     sweeper->running = !error;

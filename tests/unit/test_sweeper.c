@@ -27,7 +27,7 @@ static void give(unsigned count) {
     work = count;
     stg_sweeper_wake_locked(&sweeper);
     while (work)
-        (void)stg_lock_wait(&lock, &done, NULL);
+        stg_lock_wait(&lock, &done);
     stg_lock_drop(&lock);
 }
 
@@ -39,6 +39,27 @@ static void each_piece_of_work_is_done_once(void **state) {
     give(1);
     stg_sweeper_stop(&sweeper);
     assert_int_equal(rounds, 4);
+}
+
+static void who_wakes_it_does_not_put_off_what_is_due(void **state) {
+    unsigned woken = 0;
+
+    (void)state;
+    sweeper.interval_ns = 20000000;
+    assert_int_equal(stg_sweeper_start(&sweeper), 0);
+    stg_lock_take(&lock);
+    work = 1;
+    while (work && woken++ < 5000) { /* a round in 20 ms, and somebody who wakes it every ms */
+        struct timespec pause = {.tv_nsec = 1000000};
+
+        stg_sweeper_wake_locked(&sweeper);
+        stg_lock_drop(&lock);
+        (void)nanosleep(&pause, NULL);
+        stg_lock_take(&lock);
+    }
+    assert_int_equal(work, 0);
+    stg_lock_drop(&lock);
+    stg_sweeper_stop(&sweeper);
 }
 
 static void it_ends_with_work_left(void **state) {
@@ -70,6 +91,7 @@ static void stopping_what_does_not_run_is_nothing(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_piece_of_work_is_done_once),
+        cmocka_unit_test(who_wakes_it_does_not_put_off_what_is_due),
         cmocka_unit_test(it_ends_with_work_left),
         cmocka_unit_test(stopping_what_does_not_run_is_nothing),
     };
