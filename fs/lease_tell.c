@@ -19,7 +19,7 @@ struct telling {
     struct stg_crew_work work;
     struct stg_inode *folder; /* referenced, as the next */
     struct stg_inode *inode;  /* or NULL */
-    char name[];              /* "": none */
+    char name[];
 };
 
 static void sleep_taken(void) {
@@ -52,8 +52,7 @@ static void work(struct stg_crew_work *work) {
 
     if (telling->inode)
         tell_attributes(telling->inode);
-    if (*telling->name)
-        stg_notify_name_again(telling->folder, telling->name);
+    stg_notify_name_again(telling->folder, telling->name);
     give_up(work);
 }
 
@@ -61,18 +60,20 @@ static struct stg_crew crew = STG_CREW(STG_RANK_PLACES, .name = "telling of leas
                                        .threads_max = THREADS, .work = work, .drop = give_up);
 
 void stg_lease_tell(struct stg_inode *folder, const char *name, struct stg_inode *inode) {
-    size_t name_bytes = (name ? strlen(name) : 0) + 1;
-    struct telling *telling = malloc(sizeof(*telling) + name_bytes);
+    size_t name_bytes = strlen(name) + 1;
+    struct telling *telling;
 
+    if (!*name)
+        return;
+    telling = malloc(sizeof(*telling) + name_bytes);
     if (!telling) { /* nothing is left untold: at once, whoever waits */
         if (inode)
             (void)stg_notify_inode(inode, false);
-        if (name)
-            stg_notify_name_again(folder, name);
+        stg_notify_name_again(folder, name);
         return;
     }
     *telling = (struct telling){.folder = folder, .inode = inode};
-    memcpy(telling->name, name ? name : "", name_bytes);
+    memcpy(telling->name, name, name_bytes);
     stg_inode_ref(folder);
     if (inode)
         stg_inode_ref(inode);

@@ -9,9 +9,10 @@
 #include "fs/inode.h"
 
 /*
- * Has the name in the folder asked for again when it is used next, and the attributes of the inode.
- * Either may be NULL. What the name leads to, where that is another by then, the kernel finds
- * itself: so nothing is taken away that is mounted on it, and who works in it finds it there.
+ * Has the name in the folder asked for again when it is used next, and the attributes of the inode,
+ * where that is not NULL. What the name leads to, where that is another by then, the kernel finds
+ * itself: so nothing is taken away that is mounted on it, and who works in it finds it there. With
+ * the name "", the folder's own, which the kernel has not, without effect.
  */
 void stg_lease_tell(struct stg_inode *folder, const char *name, struct stg_inode *inode);
 
