@@ -212,7 +212,7 @@ static int decide_uring(void) {
         ((options->coherence != STG_COHERENCE_WATCH && options->coherence != STG_COHERENCE_FROZEN &&
           stg_serve_may_skip_opens()) ||
          stg_volume_is_remote(stg_fs.source_fd) || options->stage == STG_MODE_PREFETCH ||
-         options->stage == STG_MODE_MMAP)) {
+         options->stage == STG_MODE_MMAP || options->source_timeout_s > 0)) {
         options->uring = STG_URING_OFF;
         stg_debug("requests may have to wait for the source, and go over /dev/fuse");
     }
@@ -283,6 +283,17 @@ static int check_staging(void) {
         stg_error("option readahead: more than the kernel's own 128K needs root; give less, or "
                   "leave it out");
         return -EPERM;
+    }
+    if (options->stage == STG_MODE_NONE &&
+        (options->bandwidth_bytes || options->source_timeout_s > 0)) {
+        stg_error("%s= is of what staging fetches; leave it out, or leave out stage=none",
+                  options->bandwidth_bytes ? "bandwidth" : "source_timeout");
+        return -EINVAL;
+    }
+    if (options->uring == STG_URING_ON && options->source_timeout_s > 0) {
+        stg_error("source_timeout= needs requests that can wait, which those over io_uring cannot; "
+                  "leave out one of the two, or uring=off");
+        return -EINVAL;
     }
     if (options->bandwidth_bytes && options->bandwidth_bytes < BANDWIDTH_MIN_BYTES) {
         stg_error("option bandwidth: %ju bytes a second fetch nothing; give 64K or more, as in "

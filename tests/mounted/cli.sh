@@ -125,6 +125,9 @@ for name in entry_timeout attr_timeout negative_timeout; do
         refused "$name$bad" "$SRC" "$MNT" -o "$name$bad"
     done
 done
+for bad in bandwidth=x bandwidth=100 source_timeout=x stage=none,bandwidth=1M stage=none,source_timeout=1; do
+    refused "$bad" "$SRC" "$MNT" -o "$bad"
+done
 for pair in ro,rw rw,ro suid,nosuid nodev,dev exec,noexec atime,noatime sync,async; do
     refused "$pair" "$SRC" "$MNT" -o "$pair"
     refused "$pair in two lists" "$SRC" "$MNT" -o "${pair%,*}" -o "${pair#*,}"
@@ -155,6 +158,7 @@ elif echo N 2>/dev/null >$uring; then
     refused "uring=on where the kernel has it off" "$SRC" "$MNT" -o uring=on
     echo Y >$uring
     accepted "uring=on" "$SRC" "$MNT" -o uring=on
+    refused "uring=on,source_timeout=1" "$SRC" "$MNT" -o uring=on,source_timeout=1
 else
     skip "refused: uring=on where the kernel has it off" "the kernel's switch cannot be moved"
 fi
