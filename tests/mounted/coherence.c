@@ -23,6 +23,8 @@
  * be gone before who opened it has read it
  *   --control PATH  a stagectl, to stage and unstage meanwhile
  *   --without LIST  edits that are not made (coherence_edit.c has their names)
+ *   --by-names    the source has no file handles: what has no name left there may be ESTALE, as on
+ * NFS; and numbers in its lists, which GlusterFS takes from files before, are not compared
  *   --sync-timeout S
  *   --no-sync     for a mount that knows no sync: compares at once, or after the promise's bound
  *   --latency N   no stress: N times each, how long until a change shows; in ms
@@ -380,14 +382,23 @@ static void measure_latency(void) {
 /* ---- options ---- */
 
 static const struct option options[] = {
-    {"mode", required_argument, NULL, 'm'},    {"ttl", required_argument, NULL, 't'},
-    {"seed", required_argument, NULL, 's'},    {"edits", required_argument, NULL, 'e'},
-    {"round", required_argument, NULL, 'r'},   {"writers", required_argument, NULL, 'w'},
-    {"readers", required_argument, NULL, 'R'}, {"pace", required_argument, NULL, 'p'},
-    {"slack", required_argument, NULL, 'S'},   {"pagecache", no_argument, NULL, 'P'},
-    {"latency", required_argument, NULL, 'l'}, {"control", required_argument, NULL, 'c'},
-    {"without", required_argument, NULL, 'x'}, {"sync-timeout", required_argument, NULL, 'T'},
-    {"no-sync", no_argument, NULL, 'n'},       {0},
+    {"mode", required_argument, NULL, 'm'},
+    {"ttl", required_argument, NULL, 't'},
+    {"seed", required_argument, NULL, 's'},
+    {"edits", required_argument, NULL, 'e'},
+    {"round", required_argument, NULL, 'r'},
+    {"writers", required_argument, NULL, 'w'},
+    {"readers", required_argument, NULL, 'R'},
+    {"pace", required_argument, NULL, 'p'},
+    {"slack", required_argument, NULL, 'S'},
+    {"pagecache", no_argument, NULL, 'P'},
+    {"latency", required_argument, NULL, 'l'},
+    {"control", required_argument, NULL, 'c'},
+    {"without", required_argument, NULL, 'x'},
+    {"sync-timeout", required_argument, NULL, 'T'},
+    {"no-sync", no_argument, NULL, 'n'},
+    {"by-names", no_argument, NULL, 'N'},
+    {0},
 };
 
 static int mode_of(const char *word) {
@@ -448,6 +459,9 @@ static bool take(int letter, const char *word) {
     case 'n':
         s->no_sync = true;
         return true;
+    case 'N':
+        s->by_names = true;
+        return true;
     default:
         return false;
     }
@@ -469,11 +483,11 @@ int main(int argc, char **argv) {
     while ((letter = getopt_long(argc, argv, "", options, NULL)) >= 0)
         right = right && take(letter, optarg);
     if (!right || optind + 2 != argc || s->mode < 0) {
-        fprintf(stderr,
-                "usage: coherence SOURCE MOUNT --mode watch|ttl|strict|frozen [--ttl S]\n"
-                "       [--seed N] [--edits N] [--round N] [--writers N] [--readers N]\n"
-                "       [--pace US] [--slack S] [--pagecache] [--control STAGECTL]\n"
-                "       [--without EDIT,...] [--sync-timeout S] [--no-sync] [--latency N]\n");
+        fprintf(stderr, "usage: coherence SOURCE MOUNT --mode watch|ttl|strict|frozen [--ttl S]\n"
+                        "       [--seed N] [--edits N] [--round N] [--writers N] [--readers N]\n"
+                        "       [--pace US] [--slack S] [--pagecache] [--control STAGECTL]\n"
+                        "       [--without EDIT,...] [--sync-timeout S] [--no-sync] [--by-names]\n"
+                        "       [--latency N]\n");
         return 2;
     }
     (void)umask(022);

@@ -58,7 +58,7 @@ struct stg_ch_settings {
     unsigned long edits, round_edits;
     unsigned writers, readers, pace_us;
     unsigned long latency; /* measurements; 0: none */
-    bool no_sync, pagecache;
+    bool no_sync, pagecache, by_names;
     double sync_timeout_s;
     const char *control; /* the stagectl to run, or NULL */
     const char *without; /* comma separated names of edits that are not made, or NULL */

@@ -163,7 +163,8 @@ static char *list(int top, const char *path) {
     for (struct dirent *entry; n < 512 && (entry = readdir(dir)) != NULL;) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
-        if (asprintf(&lines[n], "%s %lu %u", entry->d_name, (unsigned long)entry->d_ino,
+        if (asprintf(&lines[n], "%s %lu %u", entry->d_name,
+                     stg_ch_settings.by_names ? 0UL : (unsigned long)entry->d_ino,
                      entry->d_type) < 0)
             stg_ch_die("memory");
         bytes += strlen(lines[n++]) + 1;

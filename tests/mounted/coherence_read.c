@@ -292,6 +292,11 @@ static unsigned long names_of(const struct held *h) {
     return fstat(h->source, &st) == 0 ? (unsigned long)st.st_nlink : 0;
 }
 
+/* It could not be looked at: is that as it may be, of a file that has no name any more? */
+static bool may_be_stale(const struct held *h, int error) {
+    return error == ESTALE && stg_ch_settings.by_names && names_of(h) == 0;
+}
+
 static void read_held_locked(struct reader *r, struct held *h) {
     uint64_t blocks = h->mapped_bytes / STG_CH_BLOCK_BYTES;
     struct stg_ch_bytes bytes = {.data = r->data, .mapped = stg_ch_below(&r->rng, 2)};
@@ -307,6 +312,8 @@ static void read_held_locked(struct reader *r, struct held *h) {
     } else {
         ssize_t n = pread(h->mount, r->data, bytes.asked, (off_t)bytes.at);
 
+        if (n < 0 && may_be_stale(h, errno))
+            return;
         if (n < 0) {
             stg_ch_violation((int)h->name, h->id, "pread of what is held: %s", strerror(errno));
             return;
@@ -360,6 +367,8 @@ static void compare_held_locked(struct held *h, unsigned what, const char *when)
         /* A file without a name cannot be looked at again, and how far it may be mapped with it. */
         if (names_of(h) > 0)
             compare_mapped_locked(h, when);
+    } else if (stg_ch_settings.by_names && names_of(h) == 0) {
+        return; /* nor at all, perhaps */
     } else if (what == 1) {
         how = stg_ch_differ_bytes(h->source, h->mount);
     } else if (fstat(h->source, &source) != 0 || fstat(h->mount, &mount) != 0) {
