@@ -709,6 +709,7 @@ fi
 # ---- a warm-up against invalidation ----
 
 for mode in watch ttl,ttl=60; do
+    [ "$VARIANT" = default ] || continue # it says itself how it serves
     new_dirs
     mount_fs "serve=pagecache,coherence=$mode" || done_testing
     check "a warm-up against changes, $mode: after a sync all is as in the source" race warm
@@ -939,16 +940,21 @@ forgive() { # PID
 }
 
 # What a source does not answer must not hold up the end.  Who uses the mount is killed where only its name goes.
-slow_end() { # NAME HOW PID
-    local status=0
-    end_mount "$2"
-    [ "$2" = TERM ] || kill -KILL "$3"
-    if ! wait_for 15 process_gone "$DAEMON"; then
+slow_end() { # HOW PID...
+    [ "$1" = TERM ] || [ $# = 2 ] || kill -KILL "${@:3}"
+    end_mount "$1"
+    [ "$1" = TERM ] || kill -KILL "$2"
+}
+slow_gone() { # NAME SECONDS
+    if ! wait_for "$2" process_gone "$DAEMON"; then
         fail "$1: the daemon ends though the source does not answer" "$(t_describe_process "$DAEMON")"
         slow_control "" || true
     fi
+}
+slow_ended() { # NAME PID
+    local status=0
     check "$1: the daemon ends" wait_for 60 process_gone "$DAEMON"
-    mount_gone "$1" "$3"
+    mount_gone "$1" "$2"
     # A thread that the kernel holds for the source cannot be ended before it answers, and is waited for here.
     slow_control "" || true
     wait "$DAEMON" || status=$?
@@ -958,15 +964,53 @@ slow_end() { # NAME HOW PID
     check "$1: the source can be unmounted" wait_for 10 unmount_slow
 }
 sync_waits() { cat "/proc/$DAEMON/task/"*/stack | grep -qE 'invalidate_inode_pages2|__folio_lock'; }
+
+# Mounts that have to give up after the time which a source is given to answer: they end together, as each has its own.
+stuck=()
+stuck_mount() { # NAME HOW PID...: $DAEMON's
+    stuck+=("$DAEMON $LOG $SRC $MNT $SLOW_PID $SLOW_CONTROL $SLOW_STATS $2 $(IFS=, && echo "${*:3}") $1")
+}
+for_each_stuck() { # FUNCTION, called with NAME HOW PID...
+    local record name how pids
+    for record in "${stuck[@]}"; do
+        read -r DAEMON LOG SRC MNT SLOW_PID SLOW_CONTROL SLOW_STATS how pids name <<<"$record"
+        IFS=, read -r -a pids <<<"$pids"
+        "$1" "$name" "$how" "${pids[@]}"
+    done
+}
+stuck_end() { slow_end "${@:2}"; }
+stuck_gone() { slow_gone "$1" $((stuck_until - SECONDS)); }
+stuck_ended() { slow_ended "$1" "$3"; }
+
 if have_slowfs; then
     for how in umount TERM; do
+        start_slow
+        for i in $(seq 400); do echo "$i" >"$SLOW_UNDER/$i"; done
+        mount_fs stage=prefetch,settle=0 || done_testing
+        slow_control latency_us=20000
+        background "${STAGECTL[@]}" stage -r "$MNT"
+        read_some() { [ "$(slow_count open)" -gt 20 ]; }
+        check "$how, a stage job: it is under way" wait_for 30 read_some
+        slow_end $how "$BUSY"
+        slow_gone "$how, a stage job" 15
+        slow_ended "$how, a stage job" "$BUSY"
+
+        start_slow
+        for i in $(seq 100); do echo "$i" >"$SLOW_UNDER/$i"; done
+        mount_fs stage=prefetch,settle=0 || done_testing
+        slow_control gate=READ
+        background "${STAGECTL[@]}" stage -r "$MNT"
+        check "$how, a stage job that waits: it is under way" slow_wait_held
+        stuck_mount "$how, a stage job that waits" $how "$BUSY"
+
+        [ "$VARIANT" = default ] || continue # these say themselves how they serve
         start_slow
         echo content >"$SLOW_UNDER/file"
         mount_fs serve=pagecache || done_testing
         slow_control gate=READ
         background cat "$MNT/file"
         check "$how, a READ without an answer: it is under way" slow_wait_held
-        slow_end "$how, a READ without an answer" $how "$BUSY"
+        stuck_mount "$how, a READ without an answer" $how "$BUSY"
 
         new_dirs
         mkdir "$SRC/point"
@@ -979,7 +1023,7 @@ if have_slowfs; then
         background cat "$MNT/point/file"
         check "$how, a READ below a local source: it is under way" slow_wait_held
         SRC=$SRC/point
-        slow_end "$how, a READ below a local source" $how "$BUSY"
+        stuck_mount "$how, a READ below a local source" $how "$BUSY"
 
         start_slow
         echo content >"$SLOW_UNDER/file"
@@ -991,26 +1035,12 @@ if have_slowfs; then
         echo changed >"$SLOW_UNDER/file"
         background "${STAGECTL[@]}" sync -t 50 "$MNT"
         check "$how, a sync that waits for a READ: it is under way" wait_for 20 sync_waits
-        [ $how = TERM ] || kill -KILL "$reader"
-        slow_end "$how, a sync that waits for a READ" $how "$BUSY"
-
-        start_slow
-        for i in $(seq 400); do echo "$i" >"$SLOW_UNDER/$i"; done
-        mount_fs stage=prefetch,settle=0 || done_testing
-        slow_control latency_us=20000
-        background "${STAGECTL[@]}" stage -r "$MNT"
-        read_some() { [ "$(slow_count open)" -gt 20 ]; }
-        check "$how, a stage job: it is under way" wait_for 30 read_some
-        slow_end "$how, a stage job" $how "$BUSY"
-
-        start_slow
-        for i in $(seq 100); do echo "$i" >"$SLOW_UNDER/$i"; done
-        mount_fs stage=prefetch,settle=0 || done_testing
-        slow_control gate=READ
-        background "${STAGECTL[@]}" stage -r "$MNT"
-        check "$how, a stage job that waits: it is under way" slow_wait_held
-        slow_end "$how, a stage job that waits" $how "$BUSY"
+        stuck_mount "$how, a sync that waits for a READ" $how "$BUSY" "$reader"
     done
+    for_each_stuck stuck_end
+    stuck_until=$((SECONDS + 15))
+    for_each_stuck stuck_gone
+    for_each_stuck stuck_ended
 else
     skip "the end of a mount over a slow source" "slowfs is not built"
 fi
