@@ -112,46 +112,84 @@ unmount_fs
 # ---- creation over what somebody made behind the mount ----
 
 # The kernel remembers that the name does not exist, and the daemon meets something else.
-behind() { # KIND
-    case $1 in
-    file) echo old >"$SRC/$1" ;;
-    closed) install -m 000 /dev/null "$SRC/$1" ;;
-    folder) mkdir "$SRC/$1" ;;
-    fifo) mkfifo "$SRC/$1" ;;
-    link) ln -s data "$SRC/$1" ;;
-    dangling) ln -s nowhere "$SRC/$1" ;;
-    esac
+cat >"$TMPDIR/created.py" <<'PYTHON'
+"""created.py SOURCE MOUNT [COUNT]: for each kind of object and each way to create, a line: the kind, the flags, and
+what comes of it in a plain folder and in the mount; or only folders, COUNT times."""
+import errno, os, shutil, sys, time
+source, mount, *count = sys.argv[1:]
+
+
+def write(path, text, mode=0o644):
+    with open(path, "w") as file:
+        file.write(text)
+    os.chmod(path, mode)
+
+
+BEHIND = {
+    "file": lambda path: write(path, "old\n"),
+    "closed": lambda path: write(path, "", 0),
+    "folder": os.mkdir,
+    "fifo": os.mkfifo,
+    "link": lambda path: os.symlink("data", path),
+    "dangling": lambda path: os.symlink("nowhere", path),
 }
-open_to_create() { # PATH FLAGS: the errno, or the content
-    timeout 20 python3 -c '
-import errno, os, sys
-try:
-    fd = os.open(sys.argv[1], os.O_CREAT | os.O_NONBLOCK | eval(sys.argv[2]), 0o644)
-    print("opened", os.read(fd, 100) if "O_RDWR" in sys.argv[2] else "")
-except OSError as e:
-    print(errno.errorcode[e.errno])' "$1" "$2"
-}
+
+
+def remove(*paths):
+    for path in paths:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        elif os.path.lexists(path):
+            os.unlink(path)
+
+
+def open_to_create(path, flags):
+    """The errno, or the content."""
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_NONBLOCK | flags, 0o644)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    try:
+        return "opened %s" % (os.read(fd, 100) if flags & os.O_RDWR else "")
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    finally:
+        os.close(fd)
+
+
+def create(kind, flags):
+    """In the folder, then in the mount, whose kernel knows already that the name is not there."""
+    there, seen = os.path.join(source, kind), os.path.join(mount, kind)
+    for path in (there, seen):
+        remove(there, os.path.join(source, "nowhere"))
+        end = time.monotonic() + 20
+        while os.path.lexists(seen) and time.monotonic() < end:  # until an event has told of the last one
+            time.sleep(0.001)
+        BEHIND[kind](there)
+        yield open_to_create(path, flags)
+
+
+if count:
+    for i in range(int(count[0])):
+        list(create("folder", os.O_RDWR))
+    sys.exit()
+for kind in BEHIND:
+    for flags in ("O_RDWR", "O_WRONLY", "O_RDWR|O_EXCL"):
+        number = sum(getattr(os, flag) for flag in flags.split("|"))
+        print(kind, flags, *create(kind, number), sep="\t", flush=True)
+PYTHON
+created=(timeout 60 python3 "$TMPDIR/created.py" "$SRC" "$MNT")
 mount_fs negative_timeout=3600,entry_timeout=3600
 echo pointed >"$SRC/data"
-for kind in file closed folder fifo link dangling; do
-    for flags in "os.O_RDWR" "os.O_WRONLY" "os.O_RDWR | os.O_EXCL"; do
-        rm -rf "${SRC:?}/$kind" "$SRC/nowhere"
-        behind $kind
-        expected=$(open_to_create "$SRC/$kind" "$flags")
-        rm -rf "${SRC:?}/$kind" "$SRC/nowhere"
-        stat "$MNT/$kind" >/dev/null 2>&1 || true
-        behind $kind
-        same "created over a $kind made behind, $flags" "$expected" "$(open_to_create "$MNT/$kind" "$flags")"
-    done
-done
+cases=0
+while IFS=$'\t' read -r kind flags expected got; do
+    cases=$((cases + 1))
+    same "created over a $kind made behind, $flags" "$expected" "$got"
+done < <("${created[@]}")
+same "all of these were tried" 18 $cases
 held() { find "/proc/$DAEMON/fd" -mindepth 1 | wc -l; }
 before=$(held)
-for _ in $(seq 25); do
-    rm -rf "$SRC/folder"
-    stat "$MNT/folder" >/dev/null 2>&1 || true
-    mkdir "$SRC/folder"
-    open_to_create "$MNT/folder" "os.O_RDWR" >/dev/null
-done
+check "folders, more often" "${created[@]}" 25
 check "and no descriptor is left of it: $before, $(held)" test "$(held)" -le $((before + 12))
 unmount_fs
 
