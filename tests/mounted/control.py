@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The mount's ioctl protocol (client/protocol.h) from Python, for tests; run as a program it sends one request."""
+"""The mount's ioctl protocol (client/protocol.h) from Python, for tests; run as a program it sends one request, or,
+with `each`, one for each line of its stdin."""
 import ctypes
 import errno
 import fcntl
@@ -160,12 +161,23 @@ def main(arguments):
                   "cold": answer.cold_bytes}
     else:
         raise SystemExit(f"control.py: {what}?")
-    print(json.dumps(result))
+    return json.dumps(result)
+
+
+def answer_to(arguments):
+    """What there is to print, and the exit status."""
+    try:
+        return main(arguments), 0
+    except OSError as error:
+        return errno.errorcode[error.errno], 1
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except OSError as error:
-        print(errno.errorcode[error.errno])
-        sys.exit(1)
+    if sys.argv[1:] == ["each"]:
+        for line in sys.stdin:
+            text, status = answer_to(line.split())
+            print(status, text, flush=True)
+    else:
+        text, status = answer_to(sys.argv[1:])
+        print(text)
+        sys.exit(status)

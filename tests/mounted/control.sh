@@ -12,9 +12,9 @@ set -euo pipefail
 . "$TOP/tests/lib/harness.sh"
 # shellcheck source=tests/lib/slow-source.sh
 . "$TOP/tests/lib/slow-source.sh"
+# shellcheck source=tests/lib/control.sh
+. "$TOP/tests/lib/control.sh"
 
-control() { python3 "$TOP/tests/mounted/control.py" "$@"; }
-field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 about() { control query "$MNT" "$1" | field "$2"; }
 state_is() { [ "$(about "$1" state)" = "$2" ]; }
 
@@ -169,8 +169,8 @@ sys.path.insert(0, sys.argv[1])
 import control
 control.send(sys.argv[2], control.Stage(mode=2, flags=1))' "$TMPDIR" "$MNT"
 check "a job is under way" slow_wait_held
-# Less than the grace that the end of a mount has.
-(timeout 4 tail -f /dev/null || true; slow_control "") >/dev/null 2>&1 &
+# For a while after the unmount, which is less than the grace that the end of a mount has.
+(wait_for 4 not_mounted "$MNT" || true; timeout 1 tail -f /dev/null || true; slow_control "") >/dev/null 2>&1 &
 own_process $!
 unmount_fs && pass "the mount ends in the middle of it"
 unmount_slow

@@ -11,9 +11,9 @@ set -euo pipefail
 . "$TOP/tests/lib/harness.sh"
 # shellcheck source=tests/lib/slow-source.sh
 . "$TOP/tests/lib/slow-source.sh"
+# shellcheck source=tests/lib/control.sh
+. "$TOP/tests/lib/control.sh"
 
-control() { python3 "$TOP/tests/mounted/control.py" "$@"; }
-field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 stat_of() { control stats "$MNT" | field "$1"; }
 state() { getfattr --only-values -n user.stagefs.state "$MNT/$1" 2>/dev/null; }
 state_is() { [ "$(state "$1")" = "$2" ]; }
