@@ -3,9 +3,11 @@
  * One system call on one file, for shell tests that must know exactly which call was made.
  *
  *   io CALL FILE [OTHER]
+ *   io each
  *
  * Prints nothing and exits with 0 when the call succeeds; otherwise prints the errno's name on
- * stdout and exits with 1.  See the table at the end for the calls.
+ * stdout and exits with 1.  See the table at the end for the calls.  With `each`, lines of CALL
+ * FILE OTHER come on stdin, and each is answered with a line: what would have been printed.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,13 +19,20 @@
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+/* Without what a sanitizer does at an exit, hundreds of times. */
+static _Noreturn void leave(int status) {
+    fflush(stdout);
+    _exit(status);
+}
 
 static int open_or_fail(const char *path, int flags) {
     int fd = open(path, flags | O_CLOEXEC, 0666);
     if (fd < 0) {
         printf("%s\n", strerrorname_np(errno));
-        exit(1);
+        leave(1);
     }
     return fd;
 }
@@ -171,6 +180,32 @@ static long call_stat(const char *path, const char *other) {
     return stat(path, &st);
 }
 
+/* What is made is made with the umask OTHER. */
+static const char *masked(const char *path, const char *mask) {
+    (void)umask((mode_t)strtoul(mask, NULL, 8));
+    return path;
+}
+
+static long call_make_file(const char *path, const char *other) {
+    return open_or_fail(masked(path, other), O_WRONLY | O_CREAT | O_TRUNC) < 0 ? -1 : 0;
+}
+
+static long call_make_folder(const char *path, const char *other) {
+    return mkdir(masked(path, other), 0777);
+}
+
+static long call_make_fifo(const char *path, const char *other) {
+    return mkfifo(masked(path, other), 0666);
+}
+
+static long call_make_link(const char *path, const char *other) {
+    return symlink("to", masked(path, other));
+}
+
+static long call_make_shared(const char *path, const char *other) {
+    return mkdir(masked(path, other), 02770) != 0 ? -1 : chmod(path, 02770);
+}
+
 static long call_exec(const char *path, const char *other) {
     (void)other;
     char *argv[] = {(char *)path, NULL};
@@ -204,6 +239,11 @@ static const struct {
     {"read", call_read},
     {"create", call_create},
     {"tmpfile", call_tmpfile},
+    {"make-file", call_make_file},
+    {"make-folder", call_make_folder},
+    {"make-fifo", call_make_fifo},
+    {"make-link", call_make_link},
+    {"make-shared", call_make_shared},
     {"link", call_link},
     {"rename", call_rename},
     {"unlink", call_unlink},
@@ -211,15 +251,51 @@ static const struct {
     {"exec", call_exec},
 };
 
-int main(int argc, char **argv) {
-    for (size_t i = 0; argc >= 3 && i < sizeof calls / sizeof *calls; i++) {
-        if (strcmp(argv[1], calls[i].name) != 0)
+static int do_call(const char *name, const char *path, const char *other) {
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        if (strcmp(name, calls[i].name) != 0)
             continue;
-        if (calls[i].call(argv[2], argc > 3 ? argv[3] : argv[2]) >= 0)
+        if (calls[i].call(path, other) >= 0)
             return 0;
         printf("%s\n", strerrorname_np(errno));
         return 1;
     }
-    fprintf(stderr, "usage: io CALL FILE [OTHER]\n");
+    fprintf(stderr, "io: no call is named %s\n", name);
+    return 2;
+}
+
+/* Each call in a process of its own, so that what it opened is closed when it is answered. */
+static int do_each(void) {
+    char line[4096];
+    char name[32];
+    char path[1024];
+    char other[1024];
+
+    setvbuf(stdin, NULL, _IONBF, 0); /* a process that ends would set back what it shares */
+    while (fgets(line, sizeof line, stdin) != NULL) {
+        int status;
+        if (sscanf(line, "%31s %1023s %1023s", name, path, other) != 3)
+            return 2;
+        pid_t child = fork();
+        if (child == 0)
+            leave(do_call(name, path, other));
+        if (child < 0 || waitpid(child, &status, 0) != child)
+            return 2;
+        if (!WIFEXITED(status) || WEXITSTATUS(status) > 1)
+            return 2;
+        if (WEXITSTATUS(status) == 0) {
+            printf("\n");
+            fflush(stdout);
+        }
+    }
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc == 2 && strcmp(argv[1], "each") == 0)
+        return do_each();
+    if (argc >= 3)
+        return do_call(argv[1], argv[2], argv[argc > 3 ? 3 : 2]);
+    fprintf(stderr, "usage: io CALL FILE [OTHER], io each\n");
     return 2;
 }

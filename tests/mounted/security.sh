@@ -17,7 +17,7 @@ test_user
 mkdir "$TMPDIR/bin"
 cp "$BUILD_DIR/tests/io" "$TMPDIR/bin/io"
 chmod 755 "$TMPDIR/bin" "$TMPDIR/bin/io"
-io=$TMPDIR/bin/io
+export io=$TMPDIR/bin/io
 mount_fs allow_other,suid,dev
 
 as_root() { "$@"; }
@@ -37,58 +37,74 @@ both() { # NAME FUNCTION [ARGS...]
 
 # ---- set-id bits and file capabilities ----
 
-# What a plain directory says is found out once for all variants of this test, as it is a thousand calls.
-mkdir -p "$SHARED/security"
-taken_natively() { # NAME ARGS...
-    local known
-    known=$SHARED/security/$(printf '%s\n' "$@" | sha1sum | cut -c 1-40)
-    if [ ! -s "$known" ]; then
-        take_away "$NATIVE" "${@:2}" 2>&1 | sed "s|$NATIVE|DIR|g" >"$known.new" && mv "$known.new" "$known"
-    fi
-    cat "$known"
-}
-both_take_away() { # NAME ARGS...
-    same "$1" "$(taken_natively "$@")" "$(take_away "$MNT" "${@:2}" 2>&1 | sed "s|$MNT|DIR|g")"
-}
+# A few hundred calls on each side, for which the shell would start thousands of programs.
+cat >"$TMPDIR/take_away.py" <<'PYTHON'
+"""take_away.py REQUESTS ANSWERS DIR MODE OWNER CAPABILITIES CALL...: each call on a fresh file, by the `io each` behind
+the two pipes: its errno, and the mode, the size and the capabilities after it."""
+import os, sys
+requests, answers, folder, mode, owner, capabilities, *calls = sys.argv[1:]
+requests, answers = open(requests, "w"), open(answers)
+file, other = folder + "/file", folder + "/other"
 
-take_away() { # DIR WHO MODE OWNER CALL...: the mode before and after, and the errno, of each call on a fresh file
-    local dir=$1 who=$2 mode=$3 owner=$4 call
-    shift 4
-    head -c 6000 /dev/zero >"$dir/other" && chmod 644 "$dir/other"
-    for call; do
-        rm -f "$dir/file"
-        head -c 6000 /dev/zero >"$dir/file"
-        chown "$owner" "$dir/file"
-        chmod "$mode" "$dir/file"
-        [ ! -e "$TMPDIR/with-caps" ] || setcap cap_net_raw+ep "$dir/file"
-        # Looked at first, so that a remembered answer would show.
-        stat "$dir/file" >/dev/null
-        printf '%s: %s' "$call" "$($who "$io" "$call" "$dir/file" "$dir/other" || true)"
-        stat -c ' %a %s' "$dir/file"
-        [ ! -e "$TMPDIR/with-caps" ] || getcap "$dir/file" | sed 's/.* //'
-    done
-    rm -f "$dir/file" "$dir/other"
+
+def put(path):
+    with open(path, "xb", buffering=0) as to:
+        to.write(bytes(6000))
+
+
+put(other)
+os.chmod(other, 0o644)
+for call in calls:
+    put(file)
+    os.chown(file, *map(int, owner.split(":")))
+    os.chmod(file, int(mode, 8))
+    if capabilities:
+        os.setxattr(file, "security.capability", bytes.fromhex(capabilities))
+    os.stat(file)  # looked at first, so that a remembered answer would show
+    print(call, file, other, file=requests, flush=True)
+    answer = answers.readline()
+    if not answer:
+        sys.exit("no answer to " + call)
+    info = os.stat(file)
+    try:
+        left = os.getxattr(file, "security.capability").hex()
+    except OSError as error:
+        left = os.strerror(error.errno)
+    print("%s: %s %o %d %s" % (call, answer.strip(), info.st_mode & 0o7777, info.st_size, left))
+    os.unlink(file)
+os.unlink(other)
+PYTHON
+mkfifo "$TMPDIR/requests" "$TMPDIR/answers"
+capabilities=
+take_away() { # DIR WHO MODE OWNER CALL...
+    $2 "$io" each <"$TMPDIR/requests" >"$TMPDIR/answers" &
+    python3 "$TMPDIR/take_away.py" "$TMPDIR/requests" "$TMPDIR/answers" "$1" "$3" "$4" "$capabilities" "${@:5}"
+}
+both_take_away() { # NAME WHO MODE OWNER CALL...
+    local native
+    native=$(take_away "$NATIVE" "${@:2}" 2>&1) || native="not even natively: $native"
+    same "$1" "$native" "$(take_away "$MNT" "${@:2}" 2>&1)"
 }
 
 calls=(write write-nothing append pwrite pwritev2 write-direct truncate truncate-same ftruncate open-trunc open-write
     fallocate fallocate-keep punch zero-range mmap-store copy-file-range sendfile splice chown-same read)
 for who in "${who_list[@]}"; do
     for mode in 6777 2767 4766 6666; do
-        both_take_away "set-id bits of $mode, $who" $who $mode "$TUSER:$TGROUP" "${calls[@]}"
+        both_take_away "set-id bits of $mode, $who" $who $mode "$TUID:$TGROUP_ID" "${calls[@]}"
     done
 done
-both_take_away "set-id bits of a user's own" as_user 6755 "$TUSER:$TGID" "${calls[@]}"
-both_take_away "set-id bits of root's" as_root 6755 root:root "${calls[@]}"
+both_take_away "set-id bits of a user's own" as_user 6755 "$TUID:$TGID" "${calls[@]}"
+both_take_away "set-id bits of root's" as_root 6755 0:0 "${calls[@]}"
 if have setcap && : >"$NATIVE/cap" && setcap cap_net_raw+ep "$NATIVE/cap" 2>/dev/null; then
-    : >"$TMPDIR/with-caps"
+    capabilities=$(getfattr --only-values -n security.capability "$NATIVE/cap" | od -An -v -tx1 | tr -d ' \n')
     if [ "$VARIANT" = pagecache ]; then # a store takes capabilities away when it is written back
         calls=("${calls[@]/mmap-store/read}")
     fi
     for who in as_root as_user2; do
-        both_take_away "capabilities, $who" $who 777 "$TUSER:$TGID" "${calls[@]}"
+        both_take_away "capabilities, $who" $who 777 "$TUID:$TGID" "${calls[@]}"
     done
-    both_take_away "capabilities and set-id bits, as_user" as_user 6777 "$TUSER:$TGID" "${calls[@]}"
-    rm "$TMPDIR/with-caps"
+    both_take_away "capabilities and set-id bits, as_user" as_user 6777 "$TUID:$TGID" "${calls[@]}"
+    capabilities=
 else
     skip "capabilities" "file capabilities cannot be set here"
 fi
@@ -116,28 +132,28 @@ both "set-id bits with an open from before" open_before
 
 list() { find "$1" -mindepth 1 -printf '%P %y %M %u %g %l\n' | sort; }
 
-create_all() { # DIR WHO: one of each kind under a few umasks
-    # shellcheck disable=SC2016
-    $2 bash -c 'cd "$1" || exit
-        for mask in 000 022 027 077 777; do
-            umask $mask
-            : >file$mask; mkdir dir$mask; mkfifo fifo$mask; ln -s to link$mask; mkdir -m 2770 mode$mask
-        done; mkdir a && mkdir a/b && : >a/b/c' - "$1"
-    list "$1"
-    rm -rf "${1:?}"/*
+create_all() { # DIR: one of each kind under a few umasks, for `io each`
+    local mask
+    for mask in 000 022 027 077 777; do
+        printf "%s $mask\n" "make-file $1/file$mask" "make-folder $1/dir$mask" "make-fifo $1/fifo$mask" \
+            "make-link $1/link$mask" "make-shared $1/mode$mask"
+    done
+    printf '%s 777\n' "make-folder $1/a" "make-folder $1/a/b" "make-file $1/a/b/c"
 }
 
-new_objects() { # DIR MODE OWNER ACL
-    local who
+new_objects() { # DIR MODE OWNER ACL: in a folder for each
+    local who folders=("${who_list[@]/#/$1/}")
+    mkdir "${folders[@]}"
+    chown "$3" "${folders[@]}"
+    chmod "$2" "${folders[@]}"
+    [ -z "$4" ] || setfacl -d -m "$4" "${folders[@]}" || echo "no acl"
     for who in "${who_list[@]}"; do
-        mkdir "$1/sub"
-        chown "$3" "$1/sub"
-        chmod "$2" "$1/sub"
-        [ -z "$4" ] || setfacl -d -m "$4" "$1/sub" || echo "no acl"
         echo "$who"
-        create_all "$1/sub" $who
-        rm -rf "$1/sub"
+        create_all "$1/$who" >"$TMPDIR/calls"
+        $who "$io" each <"$TMPDIR/calls"
     done
+    list "$1"
+    rm -rf "${folders[@]}"
 }
 both "new objects" new_objects 777 root:root ""
 both "new objects in a set-gid folder" new_objects 2777 "root:$TGROUP" ""
@@ -187,7 +203,7 @@ fi
 # ---- who may ----
 
 permissions() { # DIR
-    local who name call
+    local who name
     mkdir -m 700 "$1/closed" && echo x >"$1/closed/file"
     mkdir -m 755 "$1/open" && mkdir -m 1777 "$1/sticky" && mkdir -m 711 "$1/passing" && echo x >"$1/passing/file"
     for name in 600 060 006 644 664 000; do
@@ -197,30 +213,22 @@ permissions() { # DIR
     done
     as_user sh -c 'echo x >"$1/sticky/mine"; chmod 666 "$1/sticky/mine"' - "$1"
     for who in "${who_list[@]}"; do
-        for name in open/600 open/060 open/006 open/644 open/664 open/000 closed/file passing/file open/none; do
-            for call in stat read open-write; do
-                printf '%s %s %s: %s\n' $who $call "$name" "$($who "$io" $call "$1/$name" || true)"
+        {
+            for name in open/600 open/060 open/006 open/644 open/664 open/000 closed/file passing/file open/none; do
+                printf "%s $1/$name -\n" stat read open-write
             done
-        done
-        # Bash functions are not touched by the exit status: only the errno's names are compared.
-        for name in open closed sticky passing; do
-            printf '%s create in %s: %s\n' $who $name "$($who "$io" create "$1/$name/new" || true)"
-            printf '%s tmpfile in %s: %s\n' $who $name "$($who "$io" tmpfile "$1/$name" || true)"
-            rm -f "$1/$name/new"
-            printf '%s list %s: %s\n' $who $name "$($who ls "$1/$name" 2>&1 | sed 's/.*: //' || true)"
-        done
-        printf '%s truncate: %s\n' $who "$($who "$io" truncate "$1/open/644" || true)"
-        $who chmod 640 "$1/open/644" 2>&1 | sed 's/.*: //'
-        $who chgrp "$TGROUP_ID" "$1/sticky/mine" 2>&1 | sed 's/.*: //'
-        $who chown "$TUID2" "$1/sticky/mine" 2>&1 | sed 's/.*: //'
-        $who touch "$1/open/644" 2>&1 | sed 's/.*: //'
-        $who touch -d 2001-01-01 "$1/sticky/mine" 2>&1 | sed 's/.*: //'
-        $who ln "$1/open/600" "$1/sticky/hard" 2>&1 | sed 's/.*: //'
-        rm -f "$1/sticky/hard"
-        $who setfattr -n user.x -v y "$1/open/644" 2>&1 | sed 's/.*: //'
-        $who setfattr -n trusted.x -v y "$1/open/644" 2>&1 | sed 's/.*: //'
-        $who mknod "$1/sticky/null" c 1 3 2>&1 | sed 's/.*: //'
-        rm -f "$1/sticky/null"
+            for name in open closed sticky passing; do printf '%s -\n' "create $1/$name/new" "tmpfile $1/$name"; done
+        } >"$TMPDIR/calls"
+        $who "$io" each <"$TMPDIR/calls" | paste "$TMPDIR/calls" - | sed "s/^/$who /"
+        rm -f "$1"/{open,closed,sticky,passing}/new
+        $who ls "$1/open" "$1/closed" "$1/sticky" "$1/passing" 2>&1 || true
+        # shellcheck disable=SC2016
+        $who sh -c '"$io" truncate "$1/open/644"; chmod 640 "$1/open/644"; chgrp "$2" "$1/sticky/mine"
+            chown "$3" "$1/sticky/mine"; touch "$1/open/644"; touch -d 2001-01-01 "$1/sticky/mine"
+            ln "$1/open/600" "$1/sticky/hard"; setfattr -n user.x -v y "$1/open/644"
+            setfattr -n trusted.x -v y "$1/open/644"; mknod "$1/sticky/null" c 1 3' \
+            - "$1" "$TGROUP_ID" "$TUID2" 2>&1 || true
+        rm -f "$1/sticky/hard" "$1/sticky/null"
     done
     for who in as_user2 as_user; do
         printf '%s rename in sticky: %s\n' $who "$($who "$io" rename "$1/sticky/mine" "$1/sticky/taken" || true)"
