@@ -98,31 +98,38 @@ static int64_t time_for_ns(const struct stg_queue *queue, uint64_t bytes) {
     return ns < (double)OWED_MAX_NS ? (int64_t)ns : OWED_MAX_NS;
 }
 
+/* Moves the time from which on it may be fetched; never beyond what may be owed. */
 static void owe_locked(struct stg_queue *queue, int64_t more_ns) {
-    int64_t now_ns = stg_clock_monotonic_ns();
+    int64_t most_ns = stg_clock_monotonic_ns() + OWED_MAX_NS;
 
-    if (queue->free_at_ns < now_ns)
-        queue->free_at_ns = now_ns;
     queue->free_at_ns += more_ns;
-    if (queue->free_at_ns > now_ns + OWED_MAX_NS)
-        queue->free_at_ns = now_ns + OWED_MAX_NS;
+    if (queue->free_at_ns > most_ns)
+        queue->free_at_ns = most_ns;
 }
 
+/* The time that was not used before is lost; that in which this is fetched is its own. */
 static void charge_locked(struct stg_queue *queue, struct stg_queue_entry *entry) {
+    int64_t now_ns = stg_clock_monotonic_ns();
+    int64_t before_ns;
+
     if (!queue->bytes_per_s)
         return;
-    entry->charged_bytes = queue->expected_bytes;
-    owe_locked(queue, time_for_ns(queue, entry->charged_bytes));
+    before_ns = queue->free_at_ns > now_ns ? queue->free_at_ns : now_ns;
+    queue->free_at_ns = before_ns;
+    owe_locked(queue, time_for_ns(queue, queue->expected_bytes));
+    entry->charged_ns = queue->free_at_ns - before_ns;
 }
 
-void stg_queue_fetched(struct stg_queue *queue, struct stg_queue_entry *entry, uint64_t bytes) {
+void stg_queue_fetched(struct stg_queue *queue, struct stg_queue_entry *entry, int64_t bytes) {
     if (!queue->bytes_per_s)
         return;
     stg_lock_take(&queue->lock);
-    owe_locked(queue, time_for_ns(queue, bytes) - time_for_ns(queue, entry->charged_bytes));
-    entry->charged_bytes = 0;
-    if (bytes)
-        queue->expected_bytes += bytes / EXPECTED_PART - queue->expected_bytes / EXPECTED_PART;
+    if (bytes >= 0)
+        owe_locked(queue, time_for_ns(queue, (uint64_t)bytes) - entry->charged_ns);
+    entry->charged_ns = 0;
+    if (bytes > 0)
+        queue->expected_bytes +=
+            (uint64_t)bytes / EXPECTED_PART - queue->expected_bytes / EXPECTED_PART;
     queue->timed = false; /* it may be sooner: who waits for that looks again */
     (void)pthread_cond_signal(&queue->filled); /* cannot fail */
     stg_lock_drop(&queue->lock);

@@ -26,8 +26,8 @@ enum stg_priority { STG_PRIORITY_PREDICTED, STG_PRIORITY_EXPLICIT, STG_PRIORITY_
 struct stg_queue_entry {
     struct stg_queue_entry *next;
     struct stg_queue_entry *previous;
-    uint64_t charged_bytes; /* for which it was popped, until stg_queue_fetched() */
-    uint8_t priority;       /* enum stg_priority, while queued */
+    int64_t charged_ns; /* for which it was popped, until stg_queue_fetched() */
+    uint8_t priority;   /* enum stg_priority, while queued */
     bool queued;
 };
 
@@ -77,8 +77,11 @@ struct stg_queue_entry *stg_queue_pop(struct stg_queue *queue);
 /* The same without waiting: NULL where there is none now. */
 struct stg_queue_entry *stg_queue_try_pop(struct stg_queue *queue);
 
-/* What was popped has brought so much from the source; 0: nothing. Once for each. */
-void stg_queue_fetched(struct stg_queue *queue, struct stg_queue_entry *entry, uint64_t bytes);
+/*
+ * What was popped has brought so much from the source; 0: nothing; less: nobody knows, as of a file
+ * that changed meanwhile, and it counts as was expected. Once for each.
+ */
+void stg_queue_fetched(struct stg_queue *queue, struct stg_queue_entry *entry, int64_t bytes);
 
 /* Lets everybody in pop go, and takes nothing more. */
 void stg_queue_close(struct stg_queue *queue);

@@ -285,7 +285,10 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
     if (!error && !from_disk)
         error = fill(cache, object, &fetching, false, &filled);
     /* While it is busy: it is not queued again. */
-    stg_queue_fetched(&cache->queue, &object->fetch, from_disk ? 0 : filled.bytes);
+    stg_queue_fetched(&cache->queue, &object->fetch,
+                      from_disk ? 0
+                      : error   ? -1
+                                : (int64_t)filled.bytes);
     if (!error)
         error = stg_reclaim_keep(cache, filled.content, filled.bytes, &copy);
     stg_lock_take(&cache->lock);

@@ -112,8 +112,8 @@ static const struct option_row rows[] = {
      NULL,
      "how long a program waits for content that the source does not send, before it is told so"},
     {"bandwidth", KIND_BYTES, FIELD(bandwidth_bytes), 0, NULL, "BYTES", "0, no limit", NULL,
-     "how much may be fetched from the source in a second; what somebody waits for comes at once, "
-     "and counts"},
+     "how much staging may fetch from the source in a second; what somebody waits for comes at "
+     "once, and counts"},
     {"threads", KIND_COUNT, FIELD(threads), 1, NULL, "N", "10, or 64 for a remote source", NULL,
      "how many threads may answer requests"},
     {"allow_other", KIND_FLAG, FIELD(allow_other), 1, NULL, NULL, NULL, NULL,

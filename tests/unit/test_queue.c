@@ -148,7 +148,7 @@ static void what_nobody_waits_for_keeps_to_the_rate(void **state) {
     for (int i = 0; i < 3; i++)
         assert_true(stg_queue_push(&paced, &entries[i], STG_PRIORITY_PREDICTED));
     assert_ptr_equal(stg_queue_pop(&paced), &entries[0]);
-    stg_queue_fetched(&paced, &entries[0], RATE / 5); /* a fifth of a second */
+    stg_queue_fetched(&paced, &entries[0], RATE * 5); /* five seconds */
     assert_null(stg_queue_try_pop(&paced));
     assert_true(stg_queue_push(&paced, &urgent, STG_PRIORITY_WAITING));
     assert_ptr_equal(stg_queue_pop(&paced), &urgent);
