@@ -28,8 +28,8 @@
 
 #define DESCRIPTORS_MIN 64
 #define INITIAL_USER_NAMESPACE 0xEFFFFFFDU /* PROC_USER_INIT_INO */
-/* Threads that answer requests: one that asks a remote source waits for it. */
 #define BANDWIDTH_MIN_BYTES 65536
+/* Threads that answer requests: one that asks a remote source waits for it. */
 #define THREADS_LOCAL 10
 #define THREADS_REMOTE 64
 #define URING_SWITCH "/sys/module/fuse/parameters/enable_uring"

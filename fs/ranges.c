@@ -300,7 +300,7 @@ static void finish_read(struct range_read *read) {
 
     if (got < 0 && waits)
         got = read_source(read);
-    else if (stg_fs.no_open)
+    else if (waits && stg_fs.no_open)
         stg_staging_served(read->inode, 0); /* elsewhere its open was counted */
     for (unsigned i = 0; i < read->count; i++) {
         if (read->pieces[i].result == STG_WANT_READY)

@@ -136,7 +136,10 @@ static void op_init(void *userdata, struct fuse_conn_info *conn) {
     fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_WRITE);
     fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_MOVE);
     stg_readahead_init(conn);
-    /* See waits.h. From a local source nobody waits for long. */
+    /*
+     * See waits.h. From a local source nobody waits for long; what is mounted below one is not told
+     * of, as each signal would be, of every request.
+     */
     stg_fs.interrupts = stg_fs.root->volume->remote && stg_staging_may_park();
     conn->no_interrupt = !stg_fs.interrupts;
     conn->time_gran = 1;

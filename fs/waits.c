@@ -13,9 +13,11 @@
 #define INTERVAL_NS 100000000L
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_NOTIFY);
-static pthread_cond_t answered = PTHREAD_COND_INITIALIZER;
-static struct stg_wait *first;     /* protected by lock, as all below */
-static unsigned interrupted_count; /* of them */
+static pthread_cond_t over = PTHREAD_COND_INITIALIZER; /* the use of one by the sweeper */
+static struct stg_wait *first;                         /* protected by lock, as all below */
+static unsigned interrupted_count;                     /* of them */
+static bool timing;     /* the sweeper goes round, for those that come, too */
+static unsigned sweeps; /* that were begun */
 
 static bool has_work(void);
 static void sweep_locked(void);
@@ -33,9 +35,12 @@ static void link_locked(struct stg_wait *wait) {
     first = wait;
     wait->waits = true;
     interrupted_count += wait->interrupted;
-    if ((wait->interrupted && interrupted_count == 1) ||
-        (!wait->next && stg_fs.options.source_timeout_s > 0))
+    if (!timing && stg_fs.options.source_timeout_s > 0) {
+        timing = true;
         stg_sweeper_wake_locked(&sweeper);
+    } else if (wait->interrupted && interrupted_count == 1) {
+        stg_sweeper_wake_locked(&sweeper);
+    }
 }
 
 static void unlink_locked(struct stg_wait *wait) {
@@ -86,42 +91,61 @@ static bool is_ending(pid_t thread) {
     return pending & (BIT(SIGKILL) | ~(handled | HARMLESS));
 }
 
-/* 0: it goes on waiting. */
-static int due_error(const struct stg_wait *wait, int64_t now_ns) {
+static bool is_late(const struct stg_wait *wait, int64_t now_ns) {
     int64_t timeout_ns = (int64_t)(stg_fs.options.source_timeout_s * 1e9);
 
-    if (wait->interrupted && is_ending(fuse_req_ctx(wait->req)->pid))
-        return EINTR;
-    return timeout_ns && now_ns - wait->begun_ns >= timeout_ns ? ETIMEDOUT : 0;
+    return timeout_ns && now_ns - wait->begun_ns >= timeout_ns;
 }
 
-/* Drops the lock meanwhile; the wait stays where it is until that is over. */
+/* Drops the lock while that is looked up; the wait stays until it is known. */
+static bool is_ending_locked(struct stg_wait *wait) {
+    pid_t thread = fuse_req_ctx(wait->req)->pid;
+    bool ending;
+
+    wait->used = true;
+    stg_lock_drop(&lock);
+    ending = is_ending(thread);
+    stg_lock_take(&lock);
+    wait->used = false;
+    (void)pthread_cond_broadcast(&over); /* cannot fail */
+    return ending;
+}
+
+/* The same while it is answered; it is out of the list then. */
 static void answer_locked(struct stg_wait *wait, int error) {
     unlink_locked(wait);
-    wait->answering = true;
+    wait->used = true;
     stg_lock_drop(&lock);
     fuse_req_interrupt_func(wait->req, NULL, NULL);
     (void)fuse_reply_err(wait->req, error); /* nothing to undo */
     stg_lock_take(&lock);
-    wait->answering = false;
+    wait->used = false;
     wait->answered = true;
-    (void)pthread_cond_broadcast(&answered); /* cannot fail */
+    (void)pthread_cond_broadcast(&over); /* cannot fail */
 }
 
-static bool has_work(void) {
-    return first && (interrupted_count || stg_fs.options.source_timeout_s > 0);
-}
+static bool has_work(void) { return timing || interrupted_count; }
 
+/* Whoever was answered may be gone, and the list another: from the front, past those seen. */
 static void sweep_locked(void) {
     int64_t now_ns = stg_clock_monotonic_ns();
-    struct stg_wait *wait = first;
+    bool answers;
 
-    while (wait) {
-        int error = due_error(wait, now_ns);
+    timing = first && stg_fs.options.source_timeout_s > 0;
+    sweeps++;
+    for (struct stg_wait *wait = first; wait; wait = answers ? first : wait->next) {
+        int error = 0;
 
-        if (error)
+        if (wait->sweep != sweeps) {
+            wait->sweep = sweeps;
+            if (is_late(wait, now_ns))
+                error = ETIMEDOUT;
+            else if (wait->interrupted && is_ending_locked(wait))
+                error = EINTR;
+        }
+        answers = error;
+        if (answers)
             answer_locked(wait, error);
-        wait = error ? first : wait->next; /* from the front: the list was another meanwhile */
     }
 }
 
@@ -159,8 +183,8 @@ bool stg_wait_end(struct stg_wait *wait) {
     if (!wait->req)
         return true;
     stg_lock_take(&lock);
-    while (wait->answering)
-        stg_lock_wait(&lock, &answered);
+    while (wait->used)
+        stg_lock_wait(&lock, &over);
     ours = !wait->answered;
     if (wait->waits)
         unlink_locked(wait);

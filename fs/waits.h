@@ -20,8 +20,9 @@ struct stg_wait {
     fuse_req_t req;
     int64_t begun_ns; /* monotonic */
     bool waits;       /* it is in the list */
+    unsigned sweep;   /* the last that has seen it */
     bool interrupted;
-    bool answering;
+    bool used; /* by the sweeper, without the lock */
     bool answered;
 };
 
