@@ -25,7 +25,8 @@
 #include <sys/xattr.h>
 #include <time.h>
 
-#define STATUS_SIGNAL 128 /* plus its number, as shells have it */
+#define STAGE_MARKER "stagefs-stage" /* of each stage directory, as of cache/disk.c */
+#define STATUS_SIGNAL 128            /* plus its number, as shells have it */
 #define STATUS_NO_COMMAND 127
 #define START_PAUSE_NS 5000000
 #define START_MAX_NS INT64_C(30000000000)
@@ -73,6 +74,15 @@ static bool is_ours(const char *path) {
     return fd >= 0 && !fstat(fd, &info) && info.st_uid == geteuid() && !(info.st_mode & 022);
 }
 
+/* Does the mount say the truth of that? A daemon of anybody's can name any folder. */
+static bool is_stage_dir(const char *path) {
+    char marker[PATH_MAX];
+
+    return *path == '/' &&
+           snprintf(marker, sizeof(marker), "%s/" STAGE_MARKER, path) < (int)sizeof(marker) &&
+           !access(marker, F_OK);
+}
+
 /*
  * The folder of the profiles in the stage_dir of the mount; it need not be there. False where there
  * is none that is ours: root does not write where another user may have put something.
@@ -84,7 +94,8 @@ static bool find_kept(int fd, char path[PATH_MAX]) {
     if (bytes <= 0)
         return false;
     dir[bytes] = '\0';
-    return is_ours(dir) && snprintf(path, PATH_MAX, "%s/" STAGEFS_PROFILES, dir) < PATH_MAX &&
+    return is_ours(dir) && is_stage_dir(dir) &&
+           snprintf(path, PATH_MAX, "%s/" STAGEFS_PROFILES, dir) < PATH_MAX &&
            (access(path, F_OK) || is_ours(path));
 }
 
@@ -145,9 +156,8 @@ static int make_absolute(const char *path, char whole[PATH_MAX]) {
     return bytes < PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
-/* Can it be written, at the end? What it has must be a profile. Returns 0, or an error, told. */
-static int check_file(const char *path, char whole[PATH_MAX]) {
-    struct stg_profile before = STG_PROFILE_NONE;
+/* Can it be written, at the end? Returns 0, or an error, told. */
+static int check_place(const char *path, char whole[PATH_MAX]) {
     stg_auto_free char *folder = NULL;
     int error = make_absolute(path, whole);
 
@@ -155,9 +165,16 @@ static int check_file(const char *path, char whole[PATH_MAX]) {
         error = -ENOMEM;
     if (!error && access(folder, W_OK | X_OK))
         error = -errno;
-    if (error)
-        return told(path, error);
-    error = read_before(whole, &before);
+    return error ? told(path, error) : 0;
+}
+
+/* The same; and what it has must be a profile. */
+static int check_file(const char *path, char whole[PATH_MAX]) {
+    struct stg_profile before = STG_PROFILE_NONE;
+    int error = check_place(path, whole);
+
+    if (!error)
+        error = read_before(whole, &before);
     stg_profile_fini(&before);
     return error ? STG_CTL_FAILED : 0;
 }
@@ -483,7 +500,8 @@ static int copy(const struct stg_ctl *ctl, bool exports) {
                        : stg_ctl_misused("profile import: give the file, the name, and the mount");
     fd = stg_ctl_open_mount(ctl->count > 3 ? ctl->words[3] : NULL, &mount);
     if (fd < 0 || need_kept(fd, mount, folder) || join(folder, name, kept) ||
-        (!exports && make_folder(folder)) || check_file(exports ? file : kept, path) ||
+        (!exports && make_folder(folder)) ||
+        (exports ? check_file(file, path) : check_place(kept, path)) ||
         read_profile(exports ? kept : file, &profile))
         return STG_CTL_FAILED;
     error = replace(path, &profile);
