@@ -116,11 +116,19 @@ class SshfsSource(Source):
         with socket.socket() as s:
             return s.connect_ex(("127.0.0.1", self.port)) == 0
 
+    def ssh_options(self):
+        return [f"port={self.port}", f"IdentityFile={self.keys}/user", "IdentitiesOnly=yes",
+                "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
+
     def command(self, root):
         """What mounts it there, in the foreground."""
-        ssh = (f"port={self.port},IdentityFile={self.keys}/user,IdentitiesOnly=yes,StrictHostKeyChecking=no,"
-               "UserKnownHostsFile=/dev/null,LogLevel=ERROR")
-        return ["sshfs", "-f", "-o", f"{ssh},allow_other,{self.options}", f"root@127.0.0.1:{self.under}", root]
+        options = ",".join(self.ssh_options() + ["allow_other", self.options])
+        return ["sshfs", "-f", "-o", options, f"root@127.0.0.1:{self.under}", root]
+
+    def remotely(self, *command):
+        """What runs a command where the files are, over the same line."""
+        options = [word for option in self.ssh_options() for word in ("-o", option)]
+        return ["ssh", "-F", "/dev/null", *options, "root@127.0.0.1", *command]
 
     def rclone_remote(self):
         """The same files as rclone's own client for SFTP names them."""
