@@ -14,7 +14,11 @@ exec {T_REQUESTS}>"$TMPDIR/.requests" {T_ANSWERS}<"$TMPDIR/.answers"
 control() { # ARGUMENT...
     local status text
     printf '%s\n' "$*" >&"$T_REQUESTS"
-    read -r -t "$PATIENCE" status text <&"$T_ANSWERS" || return 2
+    if ! read -r -t "$((2 * PATIENCE))" status text <&"$T_ANSWERS"; then
+        echo "no answer to: $*" # and what comes after it would be taken for that of the next one
+        exec {T_ANSWERS}<&-
+        return 2
+    fi
     printf '%s\n' "$text"
     return "$status"
 }

@@ -34,6 +34,7 @@ check "who waits for a file gets it" cmp "$MNT/one/file" "$WORK/slow-under/one/f
 check "also for one that is to be staged" cmp "$MNT/many/30" "$WORK/slow-under/many/30"
 check "while the staging goes on" kill -0 "$stager"
 check "the staging ends" wait "$stager"
+t_forget_process "$stager"
 took=$(($(now_ms) - since))
 t_comment "3 MB: $free ms without a limit, $took ms with 1 MiB a second"
 check "and has kept to the limit" test "$took" -ge 2000

@@ -170,6 +170,8 @@ def answer_to(arguments):
         return main(arguments), 0
     except OSError as error:
         return errno.errorcode[error.errno], 1
+    except (SystemExit, ValueError, KeyError, IndexError) as error:
+        return f"{type(error).__name__}: {error}".replace("\n", " "), 2
 
 
 if __name__ == "__main__":

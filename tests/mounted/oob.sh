@@ -165,6 +165,8 @@ def create(kind, flags):
         end = time.monotonic() + 20
         while os.path.lexists(seen) and time.monotonic() < end:  # until an event has told of the last one
             time.sleep(0.001)
+        if os.path.lexists(seen):
+            sys.exit("%s is not gone after 20 s" % seen)
         BEHIND[kind](there)
         yield open_to_create(path, flags)
 
