@@ -119,7 +119,7 @@ if [ "$VARIANT" = pagecache ]; then ways=(--pagecache); else ways=(); fi
 mount_fs ttl=1 || done_testing
 # Names stay: where they move and go, a volume has errors of its own (EINVAL, and EIO of what is just being removed).
 check "nothing is older than ttl" "$BUILD_DIR/tests/coherence" "$under" "$MNT" --mode ttl --ttl 1 --by-names \
-    --without exchange,rename,mkdir,folder,remove,recreate,replace --edits 200 --round 50 "${ways[@]}"
+    --without exchange,rename,mkdir,folder,remove,recreate,replace --edits 80 --round 40 "${ways[@]}"
 unmount_fs
 rm -rf "${under:?}"/*
 
