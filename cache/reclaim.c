@@ -196,6 +196,25 @@ int stg_reclaim_rewrite(struct stg_cache *cache, struct stg_copy *copy, const vo
     return error;
 }
 
+void stg_reclaim_released(struct stg_cache *cache, struct stg_object *object) {
+    uint32_t version = 0;
+    bool goes;
+
+    if (!stg_budget_excess(&cache->hot_budget))
+        return;
+    stg_lock_take(&cache->lock);
+    goes = object->state == STG_HOT && !object->holds && !object->busy;
+    if (goes) {
+        stg_fifo_remove(&cache->hot, &object->hot);
+        object->busy = true;
+        object->refs++; /* given up by demote() */
+        version = object->version;
+    }
+    stg_lock_drop(&cache->lock);
+    if (goes)
+        demote(cache, object, version);
+}
+
 void stg_reclaim_shrink(struct stg_cache *cache) {
     while (stg_budget_excess(&cache->hot_budget) && evict_one(cache))
         ;

@@ -455,6 +455,7 @@ void stg_object_put(struct stg_cache *cache, struct stg_object *object) {
     object->holds--;
     copy = take_left_over_locked(cache, object);
     stg_lock_drop(&cache->lock);
+    stg_reclaim_released(cache, object);
     give_up(cache, object, &copy);
     stg_object_unref(cache, object);
 }

@@ -140,6 +140,9 @@ int stg_reclaim_rewrite(struct stg_cache *cache, struct stg_copy *copy, const vo
 /* Evicts until the limits hold, as far as nothing in use is in the way. */
 void stg_reclaim_shrink(struct stg_cache *cache);
 
+/* Nobody holds the object any more: it goes where what was in use is more than the limit. */
+void stg_reclaim_released(struct stg_cache *cache, struct stg_object *object);
+
 /* Asks again for each of those who came while the object was worked on. */
 void stg_reclaim_ask_again(struct stg_cache *cache, struct stg_object *object,
                            struct stg_waiter *waiters);

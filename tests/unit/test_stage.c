@@ -746,6 +746,21 @@ static void a_lower_limit_evicts(void **state) {
     stop();
 }
 
+static void a_lower_limit_holds_for_what_was_in_use(void **state) {
+    (void)state;
+    start(ROOM(16), 0);
+    for (size_t i = 0; i < 8; i++)
+        assert_int_equal(hold(i), STG_WANT_READY);
+    stg_cache_limit(cache, ROOM(3), 0);
+    assert_true(stg_cache_usage(cache).hot_bytes > ROOM(3)); /* nothing may go */
+    for (size_t i = 0; i < 8; i++)
+        put(i);
+    assert_true(stg_cache_usage(cache).hot_bytes <= ROOM(3));
+    assert_int_equal(state_of(0), STG_ABSENT);
+    assert_int_equal(state_of(7), STG_HOT); /* there is room for that */
+    stop();
+}
+
 /* Freed while queued, and while being fetched: those who wait are told, and nothing is left. */
 static void an_object_can_be_freed_at_any_time(void **state) {
     struct reader readers[8];
@@ -860,6 +875,7 @@ int main(void) {
         cmocka_unit_test(the_cold_limit_holds),
         cmocka_unit_test(a_damaged_blob_is_fetched_again),
         cmocka_unit_test(a_lower_limit_evicts),
+        cmocka_unit_test(a_lower_limit_holds_for_what_was_in_use),
         cmocka_unit_test(an_object_can_be_freed_at_any_time),
         cmocka_unit_test(everything_at_once),
     };
