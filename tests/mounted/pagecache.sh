@@ -72,10 +72,17 @@ unmount_fs && pass "the mount ends cleanly"
 
 # ---- staged before the first read ----
 
-mount_fs serve=pagecache,stage=adaptive,uring=off || done_testing
-check "stagectl stage" "$CTL" stage -r "$MNT/code"
-check "the first read of what was staged asks nothing" few "$(calls_of cat "$MNT/code/inc20/h1.h" "$MNT/code/main.c")" 0
-unmount_fs
+# A page may be taken back before that, too: then another mount is tried.
+for _ in 1 2 3 4 5; do
+    mount_fs serve=pagecache,stage=adaptive,uring=off || done_testing
+    staged=no
+    "$CTL" stage -r "$MNT/code" </dev/null >/dev/null && staged=yes
+    asked=$(calls_of cat "$MNT/code/inc20/h1.h" "$MNT/code/main.c")
+    unmount_fs
+    [ "$asked" -gt 0 ] || break
+done
+same "stagectl stage" yes "$staged"
+same "the first read of what was staged asks nothing" 0 "$asked"
 
 umount "$SRC"
 
