@@ -10,6 +10,7 @@
 set -euo pipefail
 . "$TOP/tests/lib/harness.sh"
 . "$TOP/tests/lib/small-build.sh"
+. "$TOP/tests/lib/ports.sh"
 
 for program in glusterfs glusterfsd; do
     PATH=$PATH:/usr/sbin have "$program" || skip_all "$program is not installed"
@@ -56,14 +57,7 @@ end-volume
 END
 }
 write_volume() {
-    local ports
-    ports=$(python3 -c '
-import socket
-sockets = [socket.socket() for _ in range(2)]
-for s in sockets:
-    s.bind(("127.0.0.1", 0))
-print(*(s.getsockname()[1] for s in sockets))')
-    read -r -a PORTS <<<"$ports"
+    read -r -a PORTS < <(free_ports)
     write_brick 1 "${PORTS[0]}"
     write_brick 2 "${PORTS[1]}"
     cat >>"$WORK/client.vol" <<'END'
@@ -77,7 +71,6 @@ volume utime
 end-volume
 END
 }
-listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 start_brick() { # NUMBER
     glusterfsd -f "$WORK/brick$1.vol" -N -l "$WORK/brick$1.log" </dev/null >/dev/null 2>&1 &
     BRICKS[$1]=$!
@@ -113,6 +106,7 @@ check "a brick is served" start_brick 1
 check "and its replica" start_brick 2
 check "the volume is mounted" mount_client "$SRC"
 check "and by another client" mount_client "$under"
+
 # ---- many changes by another client ----
 
 if [ "$VARIANT" = pagecache ]; then ways=(--pagecache); else ways=(); fi

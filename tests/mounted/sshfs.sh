@@ -9,6 +9,7 @@
 set -euo pipefail
 . "$TOP/tests/lib/harness.sh"
 . "$TOP/tests/lib/small-build.sh"
+. "$TOP/tests/lib/ports.sh"
 
 for program in sshfs sshd ssh-keygen; do
     PATH=$PATH:/usr/sbin have "$program" || skip_all "$program is not installed"
@@ -17,22 +18,14 @@ proxy=$BUILD_DIR/tests/delayproxy
 [ -x "$proxy" ] || skip_all "delayproxy is not built"
 
 SSHFS=
-listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 server_is_up() { listens "$server" && listens "$line"; }
 start_server() { # an sshd, and the line to it
-    local ports
     keys=$WORK/keys
     mkdir -m 700 "$keys"
     ssh-keygen -q -t ed25519 -N '' -f "$keys/host"
     ssh-keygen -q -t ed25519 -N '' -f "$keys/user"
     mkdir -p /run/sshd # sshd insists on it
-    ports=$(python3 -c '
-import socket
-sockets = [socket.socket() for _ in range(2)]
-for s in sockets:
-    s.bind(("127.0.0.1", 0))
-print(*(s.getsockname()[1] for s in sockets))')
-    read -r server line <<<"$ports"
+    read -r server line < <(free_ports)
     cat >"$keys/config" <<END
 Port $server
 ListenAddress 127.0.0.1
