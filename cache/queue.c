@@ -4,7 +4,6 @@
 
 #include "util/clock.h"
 
-#include <errno.h>
 #include <stddef.h>
 
 /* Of what is expected each fetch makes up so much. */
