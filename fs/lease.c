@@ -105,15 +105,17 @@ static uint64_t who_of(const struct statx *stx) {
     return stg_hash_bytes(words, sizeof(words), 0);
 }
 
-/* What was seen while the file could change without another time is not what is seen later. */
+/*
+ * What was seen while the file could change without another time is not what is seen later. When it
+ * was read last is left out: what is read through the mount moves that, too, and each file that a
+ * build reads would be asked for once more.
+ */
 static uint64_t what_of(const struct stg_inode *inode, const struct statx *stx) {
     const uint64_t words[] = {stx->stx_size,
                               (uint64_t)stx->stx_mtime.tv_sec,
                               stx->stx_mtime.tv_nsec,
                               (uint64_t)stx->stx_ctime.tv_sec,
                               stx->stx_ctime.tv_nsec,
-                              (uint64_t)stx->stx_atime.tv_sec,
-                              stx->stx_atime.tv_nsec,
                               (uint64_t)stx->stx_mode << 32 | stx->stx_nlink,
                               (uint64_t)stx->stx_uid << 32 | stx->stx_gid,
                               stx->stx_blocks,
