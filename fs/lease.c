@@ -48,7 +48,8 @@
 #define CHUNK 32 /* objects that one thread looks at in one go, at most */
 /* Until the kernel has taken an answer, from when on it counts. */
 #define TAKEN_NS INT64_C(1000000000)
-#define FIRST_CAPACITY 128
+#define FIRST_CAPACITY 256
+#define GROWTH 4 /* from one round to the next, at most: those that come may be slower */
 #define MARGIN 2 /* so many times as long a round may take as it is expected to */
 #define LAST_CAPACITY 100000
 #define FREE_MAX 100000
@@ -605,7 +606,7 @@ static void measure_locked(uint64_t looked, int64_t took_ns, bool in_time) {
 
     if (in_time && fit < capacity && looked < capacity / 2) /* too few to tell */
         fit = capacity;
-    fit = fit < capacity * 2 ? fit : capacity * 2;
+    fit = fit < capacity * GROWTH ? fit : capacity * GROWTH;
     capacity = fit < THREADS ? THREADS : fit > LAST_CAPACITY ? LAST_CAPACITY : fit;
 }
 
