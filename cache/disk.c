@@ -9,6 +9,7 @@
 #include "util/log.h"
 
 #include <dirent.h>
+#include <endian.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -534,22 +535,48 @@ void stg_disk_stop(struct stg_disk *disk) {
 
 struct reading {
     struct stg_disk *disk;
-    const struct stg_disk_name *name;
-    const struct stg_disk_key *key;
+    struct stg_disk_name *name;
+    struct stg_disk_key *key;
+    bool any_length; /* which `name` and `key` get */
     MDB_txn *txn;
     char *content;
     int error; /* of LMDB's, or -errno */
 };
 
+/* The first entry that has the key but for its length. 0, or an error of LMDB's. */
+static int get_any_length(struct reading *reading, MDB_val *value) {
+    const size_t same_bytes = reading->key->bytes - sizeof(uint64_t);
+    MDB_val key = {reading->key->bytes, reading->key->text};
+    MDB_cursor *cursor;
+    uint64_t big;
+    int error = mdb_cursor_open(reading->txn, reading->disk->copies, &cursor);
+
+    if (error)
+        return error;
+    error = mdb_cursor_get(cursor, &key, value, MDB_SET_RANGE);
+    if (!error && (key.mv_size != reading->key->bytes ||
+                   memcmp(key.mv_data, reading->key->text, same_bytes) != 0))
+        error = MDB_NOTFOUND;
+    if (!error) {
+        memcpy(reading->key->text, key.mv_data, key.mv_size);
+        memcpy(&big, reading->key->text + same_bytes, sizeof(big));
+        reading->name->bytes = be64toh(big);
+    }
+    mdb_cursor_close(cursor);
+    return error;
+}
+
 static void read_guarded(void *argument) {
     struct reading *reading = argument;
-    MDB_val key = {reading->key->bytes, (void *)reading->key->text};
+    MDB_val key = {reading->key->bytes, reading->key->text};
     MDB_val value;
 
     reading->error = begin_reading(reading->disk, &reading->txn);
     if (reading->error)
         return;
-    reading->error = mdb_get(reading->txn, reading->disk->copies, &key, &value);
+    reading->error = reading->any_length
+                         ? get_any_length(reading, &value)
+                         : mdb_get(reading->txn, reading->disk->copies, &key, &value);
     if (!reading->error)
         reading->error = stg_disk_entry_read(&value, &reading->name->now, reading->name->bytes,
                                              &reading->content);
@@ -573,11 +600,11 @@ static void note_miss(struct stg_disk *disk, const char *path, int error) {
     }
 }
 
-char *stg_disk_get(struct stg_disk *disk, const struct stg_disk_name *name) {
+static char *get(struct stg_disk *disk, struct stg_disk_name *name, bool any_length) {
     struct stg_disk_key key;
-    struct reading reading = {.disk = disk, .name = name, .key = &key};
+    struct reading reading = {.disk = disk, .name = name, .key = &key, .any_length = any_length};
 
-    if (!stg_disk_is_usable(disk) || !name->bytes || !stg_disk_key_make(name, &key) ||
+    if (!stg_disk_is_usable(disk) || !stg_disk_key_make(name, &key) ||
         stg_disk_is_forgotten(disk, name->path))
         return NULL;
     reading.txn = take_idle(disk);
@@ -589,14 +616,68 @@ char *stg_disk_get(struct stg_disk *disk, const struct stg_disk_name *name) {
     }
     give_idle(disk, reading.txn);
     if (!reading.error) {
-        atomic_fetch_add(&disk->hits, 1);
-        atomic_fetch_add(&disk->hit_bytes, name->bytes);
         stg_disk_touch(disk, &key);
         return reading.content;
     }
     free(reading.content);
     note_miss(disk, name->path, reading.error);
     return NULL;
+}
+
+char *stg_disk_get(struct stg_disk *disk, const struct stg_disk_name *name) {
+    struct stg_disk_name exact = *name;
+    char *content = name->bytes ? get(disk, &exact, false) : NULL;
+
+    if (content) {
+        atomic_fetch_add(&disk->hits, 1);
+        atomic_fetch_add(&disk->hit_bytes, name->bytes);
+    }
+    return content;
+}
+
+char *stg_disk_find(struct stg_disk *disk, struct stg_disk_name *name) {
+    name->bytes = 0; /* the least: the search begins there */
+    return get(disk, name, true);
+}
+
+struct presence {
+    struct stg_disk *disk;
+    const char *path;
+    MDB_txn *txn;
+    bool found;
+};
+
+static void look_below_guarded(void *argument) {
+    struct presence *presence = argument;
+    size_t bytes = strlen(presence->path);
+    MDB_val key = {bytes, (void *)presence->path};
+    const char *at;
+    MDB_cursor *cursor;
+
+    if (begin_reading(presence->disk, &presence->txn) ||
+        mdb_cursor_open(presence->txn, presence->disk->copies, &cursor))
+        return;
+    if (!mdb_cursor_get(cursor, &key, NULL, MDB_SET_RANGE)) {
+        at = key.mv_data;
+        presence->found = key.mv_size > bytes && !memcmp(at, presence->path, bytes) &&
+                          (!at[bytes] || at[bytes] == '/');
+    }
+    mdb_cursor_close(cursor);
+}
+
+bool stg_disk_has_below(struct stg_disk *disk, const char *path) {
+    struct presence presence = {.disk = disk, .path = path};
+
+    if (!stg_disk_is_usable(disk))
+        return false;
+    presence.txn = take_idle(disk);
+    if (stg_guard_run(look_below_guarded, &presence)) {
+        give_idle(disk, presence.txn);
+        return presence.found;
+    }
+    abandon(presence.txn);
+    stg_disk_fail(disk, MDB_CORRUPTED);
+    return false;
 }
 
 /* ---- folders ---- */

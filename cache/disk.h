@@ -76,14 +76,24 @@ void stg_disk_free(struct stg_disk *disk);
 /* The content of `name`, which the caller frees; NULL where there is none. May read the disk. */
 char *stg_disk_get(struct stg_disk *disk, const struct stg_disk_name *name);
 
+/*
+ * The same of what is of a length that is not known: sets `name->bytes`. Not counted as a hit.
+ * There is one at most for each path and offset where only one was ever put.
+ */
+char *stg_disk_find(struct stg_disk *disk, struct stg_disk_name *name);
+
+/* Is anything kept of that path, or below it? Reads the disk; false where it is not to be read. */
+bool stg_disk_has_below(struct stg_disk *disk, const char *path);
+
 /* How much was forgotten so far: to be asked before something is fetched that is to be kept. */
 uint64_t stg_disk_forgotten(struct stg_disk *disk);
 
 /*
  * Has the content kept, which is taken over. Does not wait: `name` is copied, and what cannot be
- * queued is dropped; so is what was forgotten since stg_disk_forgotten() gave `forgotten`.
+ * queued is dropped; so is what was forgotten since stg_disk_forgotten() gave `forgotten`. False:
+ * it was dropped.
  */
-void stg_disk_put(struct stg_disk *disk, const struct stg_disk_name *name, char *content,
+bool stg_disk_put(struct stg_disk *disk, const struct stg_disk_name *name, char *content,
                   uint64_t forgotten);
 
 /*
@@ -95,7 +105,8 @@ void stg_disk_forget(struct stg_disk *disk, const char *path, bool with_below);
 
 /*
  * Calls `visit` with the path of each folder that files are kept of, "" for the top, in the order
- * of paths. Not for names that are no paths. Reads the disk; what is not to be read is left out.
+ * of paths. Not for names that are no paths, which begin with a slash. Reads the disk; what is not
+ * to be read is left out.
  */
 void stg_disk_each_folder(struct stg_disk *disk, void (*visit)(const char *folder, void *context),
                           void *context);

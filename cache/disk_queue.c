@@ -94,7 +94,7 @@ static bool may_write(struct stg_disk *disk) {
            stg_clock_monotonic_ns() >= atomic_load(&disk->full_until_ns);
 }
 
-void stg_disk_put(struct stg_disk *disk, const struct stg_disk_name *name, char *content,
+bool stg_disk_put(struct stg_disk *disk, const struct stg_disk_name *name, char *content,
                   uint64_t forgotten) {
     struct stg_disk_work *work = NULL;
 
@@ -107,11 +107,12 @@ void stg_disk_put(struct stg_disk *disk, const struct stg_disk_name *name, char 
         work->content = content;
         work->content_bytes = name->bytes;
         if (push(disk, work, forgotten))
-            return;
+            return true;
     }
     atomic_fetch_add(&disk->overrun, 1);
     free(work);
     free(content);
+    return false;
 }
 
 void stg_disk_touch(struct stg_disk *disk, const struct stg_disk_key *key) {

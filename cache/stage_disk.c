@@ -83,6 +83,6 @@ void stg_stage_to_disk(struct stg_cache *cache, const struct stg_object *object,
         !is_settled(&filled->identity, begun.now_ns, cache->config.settle_ns) ||
         !name_it(cache, object, &filled->identity, path, &name) || name.bytes != filled->bytes)
         return;
-    stg_disk_put(cache->config.disk, &name, filled->content, begun.forgotten);
+    (void)stg_disk_put(cache->config.disk, &name, filled->content, begun.forgotten);
     filled->content = NULL; /* taken over */
 }

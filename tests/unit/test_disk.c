@@ -129,6 +129,46 @@ static void test_comes_back(void **state) {
     stop(disk);
 }
 
+/* By path and offset alone, of whatever length; and whether there is anything below a path. */
+static void test_finds_any_length(void **state) {
+    struct stg_disk *disk = start(SIZE);
+    struct stg_disk_name name = name_of("/tree/a", 0, UINT64_MAX, 3000);
+    stg_auto_free char *right = content_of(1, 3000);
+    char *content;
+
+    (void)state;
+    name.now = (struct stg_identity){.size_bytes = 1};
+    put(disk, "/tree/a", 7, 3, 100);  /* at another offset */
+    put(disk, "/tree/ab", 7, 3, 100); /* which begins as that does */
+    stg_disk_flush(disk);
+    assert_null(stg_disk_find(disk, &name));
+    name.bytes = 3000;
+    stg_disk_put(disk, &name, content_of(1, 3000), stg_disk_forgotten(disk));
+    stg_disk_flush(disk);
+    content = stg_disk_find(disk, &name);
+    assert_non_null(content);
+    assert_int_equal(name.bytes, 3000);
+    assert_memory_equal(content, right, 3000);
+    free(content);
+    name.now.size_bytes = 2;
+    assert_null(stg_disk_find(disk, &name)); /* of another form */
+    name.now.size_bytes = 1;
+    name.path = "/tree/none";
+    assert_null(stg_disk_find(disk, &name));
+    name.path = "/tree/zzz";
+    assert_null(stg_disk_find(disk, &name)); /* behind all that is there */
+
+    assert_true(stg_disk_has_below(disk, "/tree"));
+    assert_true(stg_disk_has_below(disk, "/tree/a"));
+    assert_false(stg_disk_has_below(disk, "/tre"));
+    assert_false(stg_disk_has_below(disk, "/tree/aa"));
+    assert_false(stg_disk_has_below(disk, "/zzz"));
+    stg_disk_forget(disk, "/tree", true);
+    stg_disk_flush(disk);
+    assert_false(stg_disk_has_below(disk, "/tree"));
+    stop(disk);
+}
+
 static void test_a_part_is_that_part(void **state) {
     struct stg_disk *disk = start(SIZE);
     struct stg_disk_name first = name_of("f", 1, 0, 5000);
@@ -732,6 +772,7 @@ int main(void) {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_comes_back),
+        TEST(test_finds_any_length),
         TEST(test_a_part_is_that_part),
         TEST(test_the_last_version_is_kept),
         TEST(test_forgotten_at_once),
