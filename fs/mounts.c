@@ -110,19 +110,35 @@ static void add_below(const struct entry *entry, void *context) {
                                (uint64_t)entry->major << 20 ^ entry->minor);
 }
 
-bool stg_mounts_changed(void) {
+/* A hash of what is mounted below the source now; 0: nothing. False: it cannot be found out. */
+static bool hash_below(uint64_t *ret_hash) {
     stg_auto_free struct below *below = calloc(1, sizeof(*below));
-    bool changed;
 
     if (!below)
-        return true; /* at worst too much is looked at */
+        return false;
     escape(stg_fs.options.source, below->source);
     below->length = strlen(below->source);
     if (!each(add_below, below))
-        return true;
-    changed = below->hash != seen;
-    seen = below->hash;
+        return false;
+    *ret_hash = below->hash;
+    return true;
+}
+
+bool stg_mounts_changed(void) {
+    uint64_t hash;
+    bool changed;
+
+    if (!hash_below(&hash))
+        return true; /* at worst too much is looked at */
+    changed = hash != seen;
+    seen = hash;
     return changed;
+}
+
+bool stg_mounts_has_below(void) {
+    uint64_t hash;
+
+    return !hash_below(&hash) || hash;
 }
 
 int stg_mounts_open(void) {

@@ -20,6 +20,9 @@ int stg_mounts_fd(void);
 /* Is something else mounted below the source than at the last call? By one thread at a time. */
 bool stg_mounts_changed(void);
 
+/* Is anything mounted below the source? True where that cannot be found out. Any thread. */
+bool stg_mounts_has_below(void);
+
 /*
  * Describes what `fd` and `path` name, the same whenever it is mounted: the kind of file system,
  * which it is, and the path in it. 0, or -errno after saying why it cannot be said.
