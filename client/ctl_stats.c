@@ -95,6 +95,8 @@ static const struct row disk_rows[] = {
     DISK_ROW(UNIT_COUNT, overrun, "  not kept up with"),
     DISK_ROW(UNIT_COUNT, evicted, "evicted"),
     DISK_ROW(UNIT_COUNT, corrupt, "dropped as damaged"),
+    DISK_ROW(UNIT_COUNT, folders_taken, "folders taken from there"),
+    DISK_ROW(UNIT_COUNT, folders_written, "  written"),
 };
 
 /* By enum stagefs_protocol_disk_state: in JSON, and for people. */

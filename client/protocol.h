@@ -327,7 +327,9 @@ struct stagefs_disk_request {
     uint64_t overrun; /* not kept: the disk was too slow, or full */
     uint64_t corrupt; /* damaged ones that were found, and not given */
     uint64_t queued_bytes;
-    uint64_t spare[4]; /* 0 */
+    uint64_t folders_taken; /* answered without a look at the source */
+    uint64_t folders_written;
+    uint64_t spare[2]; /* 0 */
 };
 
 #define STAGEFS_IOC_STAGE _IOWR(STAGEFS_IOC_TYPE, 1, struct stagefs_stage_request)

@@ -5,6 +5,7 @@
  */
 #include "fs/control.h"
 
+#include "fs/catalog.h"
 #include "fs/creds.h"
 #include "fs/coherence.h"
 #include "fs/job.h"
@@ -243,6 +244,8 @@ static int ask_disk(struct stagefs_disk_request *request) {
         .overrun = view.overrun,
         .corrupt = view.corrupt,
         .queued_bytes = view.queued_bytes,
+        .folders_taken = stg_catalog_taken(),
+        .folders_written = stg_catalog_written(),
     };
     return 0;
 }

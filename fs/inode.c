@@ -12,6 +12,7 @@
  */
 #include "fs/inode.h"
 
+#include "fs/catalog.h"
 #include "fs/fdcache.h"
 #include "fs/folders.h"
 #include "fs/held.h"
@@ -169,6 +170,7 @@ static struct kept free_inode(struct stg_inode *inode) {
     stg_held_drop(inode);
     stg_folders_drop(inode);
     stg_listing_free(inode);
+    stg_catalog_free(inode);
     stg_fd_close(inode->pinned_fd);
     kept = (struct kept){{stg_predict_free(inode), stg_place_free(inode)}};
     free(inode);
@@ -180,7 +182,8 @@ struct identity {
     struct stg_volume *volume;
     uint64_t ino;
     uint64_t hash;
-    uint32_t birth; /* 0 on volumes with handles, and where the source does not tell */
+    uint32_t kept_what; /* as of the inode's */
+    uint32_t birth;     /* 0 on volumes with handles, and where the source does not tell */
     int type;
     const struct file_handle *handle; /* on volumes with handles */
 };
@@ -239,6 +242,7 @@ static struct stg_inode *new_inode(const struct identity *id) {
     inode->volume = id->volume;
     inode->ino = id->ino;
     inode->birth = id->birth;
+    inode->kept_what = id->kept_what;
     inode->type = (int8_t)id->type;
     inode->pinned_fd = -1;
     inode->hashed = true;
@@ -284,24 +288,31 @@ static struct stg_inode *add_locked(struct shard *shard, const struct identity *
     return inode;
 }
 
+/* The object's inode, made where there is none, its lookup count raised; NULL without memory. */
+static struct stg_inode *get(const struct identity *id) {
+    struct shard *shard = shard_of(id->hash);
+    struct stg_inode *inode;
+
+    stg_lock_take(&shard->lock);
+    inode = find_locked(shard, id);
+    if (!inode)
+        inode = add_locked(shard, id);
+    if (inode)
+        inode->nlookup++;
+    stg_lock_drop(&shard->lock);
+    return inode;
+}
+
 int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, const char *name,
                   uint64_t seen_moves, struct stg_inode **ret_inode) {
     struct stg_file_handle handle;
     struct identity id;
     struct stg_inode *inode;
-    struct shard *shard;
     int error = identify(fd, stx, &handle, &id);
 
     if (error)
         return error;
-    shard = shard_of(id.hash);
-    stg_lock_take(&shard->lock);
-    inode = find_locked(shard, &id);
-    if (!inode)
-        inode = add_locked(shard, &id);
-    if (inode)
-        inode->nlookup++;
-    stg_lock_drop(&shard->lock);
+    inode = get(&id);
     if (!inode)
         return -ENOMEM;
     if (!id.volume->handles) {
@@ -313,6 +324,37 @@ int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, con
     }
     *ret_inode = inode;
     return 0;
+}
+
+int stg_inode_get_kept(const struct stg_kept_object *object, struct stg_inode *parent,
+                       const char *name, struct stg_inode **ret_inode) {
+    struct stg_volume *volume = object->volume;
+    struct stg_file_handle handle = {
+        .head = {.handle_bytes = object->handle_bytes, .handle_type = object->handle_type}};
+    struct identity id = {.volume = volume,
+                          .ino = object->stx->stx_ino,
+                          .type = (int8_t)(object->stx->stx_mode >> 12),
+                          .kept_what = object->what,
+                          .hash = hash_of_ino(volume, object->stx->stx_ino)};
+    struct stg_inode *inode;
+    int error;
+
+    if (object->handle_bytes > STG_HANDLE_MAX_BYTES)
+        return -EBADMSG;
+    if (volume->handles) {
+        memcpy(handle.head.f_handle, object->handle, object->handle_bytes);
+        id.handle = &handle.head;
+        id.hash = hash_of_handle(volume, object->handle, object->handle_bytes);
+    }
+    inode = get(&id);
+    if (!inode)
+        return -ENOMEM;
+    error = stg_place_set(inode, parent, name, STG_PLACE_CERTAIN); /* by which it is found there */
+    if (error)
+        stg_inode_forget(inode, 1);
+    else
+        *ret_inode = inode;
+    return error;
 }
 
 static struct stg_inode *find(const struct identity *id) {
@@ -486,6 +528,7 @@ static void free_list(struct stg_inode *inode) {
         stg_held_drop(inode);
         stg_folders_drop(inode);
         stg_listing_free(inode);
+        stg_catalog_free(inode);
         stg_place_discard(inode);
         stg_staging_free(inode);
         free(inode);

@@ -21,6 +21,7 @@
 #include "fs/fs.h"
 
 struct file_handle;
+struct stg_folder;
 struct stg_folder_watch;
 struct stg_listing;
 struct stg_place;
@@ -33,12 +34,14 @@ enum stg_iomode { STG_IO_IDLE, STG_IO_PASSTHROUGH, STG_IO_CACHED, STG_IO_COPY };
 struct stg_inode {
     struct stg_inode *next;    /* hash chain; protected by the shard's lock */
     struct stg_volume *volume; /* constant */
-    struct stg_place *place;   /* volumes without handles only; protected by the place lock */
+    struct stg_place *place;   /* on volumes without handles, and of what is known from the catalog;
+                                  protected by the place lock */
     _Atomic(struct stg_staged *) staged; /* set once, under the io lock; NULL: never staged */
     uint64_t ino;                        /* constant: the source's inode number */
     _Atomic uint64_t size_bytes;         /* when it was last looked at; a guess */
     _Atomic(struct stg_folder_watch *) folder_watch; /* of a folder, see folders.h */
     _Atomic(struct stg_listing *) listing; /* of a folder; the rest under listing.c's lock */
+    _Atomic(struct stg_folder *) kept;     /* of a folder, set once; see catalog.h */
     _Atomic(struct stg_inode *) folder;    /* set once: where it was found first, referenced;
                                               on remote volumes, see predict.h */
     _Atomic int64_t leased_until_ns; /* monotonic: attributes may be kept so long, see lease.h */
@@ -71,11 +74,16 @@ struct stg_inode {
     _Atomic uint32_t name_hash;   /* of its name in `folder` */
     _Atomic uint32_t guessed_kib; /* what a predictor counted for it, see predict.c */
     _Atomic uint32_t recorded;    /* what a recording noted of it, see record.c */
-    uint32_t birth;         /* constant: a hash of the birth time, on volumes without handles */
-    uint8_t handle_bytes;   /* constant */
-    int8_t type;            /* constant: the file type of st_mode >> 12 */
-    int32_t handle_type;    /* constant */
-    unsigned char handle[]; /* constant */
+    _Atomic bool is_kept_anew;    /* a folder: it is being read to be kept, or was */
+    _Atomic uint64_t kept_as; /* of one that is known from the catalog: the number that it has at
+                                 the source; 0: nobody has looked yet, see catalog.c */
+    uint32_t kept_what;       /* constant: what the catalog says that it is; 0: it was seen at the
+                                 source */
+    uint32_t birth;           /* constant: a hash of the birth time, on volumes without handles */
+    uint8_t handle_bytes;     /* constant */
+    int8_t type;              /* constant: the file type of st_mode >> 12 */
+    int32_t handle_type;      /* constant */
+    unsigned char handle[];   /* constant */
 };
 
 /* What statx must be asked for wherever an inode is looked up. */
@@ -117,6 +125,20 @@ uint64_t stg_inode_count(void);
  */
 int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, const char *name,
                   uint64_t seen_moves, struct stg_inode **ret_inode);
+
+/* An object as it is kept in the catalog. */
+struct stg_kept_object {
+    struct stg_volume *volume;
+    const struct statx *stx; /* borrowed, as the next */
+    const void *handle;      /* on volumes with handles */
+    uint8_t handle_bytes;
+    int32_t handle_type;
+    uint32_t what; /* as of `kept_what` */
+};
+
+/* The same of an object that nobody has looked at in this mount. 0, -EBADMSG or -ENOMEM. */
+int stg_inode_get_kept(const struct stg_kept_object *object, struct stg_inode *parent,
+                       const char *name, struct stg_inode **ret_inode);
 
 /* Raises the lookup count of an inode that is known to be there. */
 void stg_inode_raise(struct stg_inode *inode);

@@ -5,6 +5,7 @@
  */
 #include "fs/inode.h"
 
+#include "fs/catalog.h"
 #include "fs/fdcache.h"
 #include "fs/kernel_abi.h"
 #include "fs/place.h"
@@ -16,22 +17,51 @@
 /* Deeper than any path: a loop of places, made by renames behind the mount, ends here. */
 #define DEPTH_MAX 2048
 
-static int open_handle(const struct stg_inode *inode, int mount_fd, int flags) {
-    struct stg_file_handle handle = {
-        .head = {.handle_bytes = inode->handle_bytes, .handle_type = inode->handle_type}};
+/* On volumes with handles, which fail for what is gone, but not for what was changed. */
+static int check_kept(struct stg_inode *inode, int fd) {
+    struct statx stx;
 
-    memcpy(handle.head.f_handle, inode->handle, inode->handle_bytes);
-    return stg_handle_open(mount_fd, &handle.head, flags | O_CLOEXEC);
+    if (!inode->kept_what)
+        return 0;
+    if (statx(fd, "", AT_EMPTY_PATH, STG_STATX_MASK, &stx))
+        return -errno;
+    return stg_catalog_fits(inode, &stx) ? 0 : -ESTALE;
 }
 
-/* Is the object behind `fd` the one that the inode stands for? On volumes without handles. */
-static bool is_still(const struct stg_inode *inode, int fd) {
+static int open_handle(struct stg_inode *inode, int mount_fd, int flags) {
+    struct stg_file_handle handle = {
+        .head = {.handle_bytes = inode->handle_bytes, .handle_type = inode->handle_type}};
+    int fd;
+    int error;
+
+    memcpy(handle.head.f_handle, inode->handle, inode->handle_bytes);
+    fd = stg_handle_open(mount_fd, &handle.head, flags | O_CLOEXEC);
+    if (fd == -ESTALE)
+        stg_catalog_is_gone(inode);
+    error = fd < 0 ? 0 : check_kept(inode, fd);
+    if (!error)
+        return fd;
+    stg_fd_close(fd);
+    return error;
+}
+
+/*
+ * Is the object behind `fd` the one that the inode stands for? On volumes without handles. What is
+ * known from the catalog has a number of its own, and is told by what it is.
+ */
+static bool is_still(struct stg_inode *inode, int fd) {
     struct statx stx;
     struct stg_volume *volume;
 
-    return !statx(fd, "", AT_EMPTY_PATH, STG_STATX_MASK, &stx) && stx.stx_ino == inode->ino &&
-           (int8_t)(stx.stx_mode >> 12) == inode->type && !stg_volume_get(fd, &stx, &volume) &&
-           volume == inode->volume;
+    if (statx(fd, "", AT_EMPTY_PATH, STG_STATX_MASK, &stx) || stg_volume_get(fd, &stx, &volume))
+        return false;
+    if (volume != inode->volume) {
+        stg_catalog_is_gone(inode); /* something is mounted there now */
+        return false;
+    }
+    if (inode->kept_what)
+        return stg_catalog_fits(inode, &stx);
+    return stx.stx_ino == inode->ino && (int8_t)(stx.stx_mode >> 12) == inode->type;
 }
 
 static int lend(struct stg_inode *inode, unsigned depth, struct stg_lent_fd *ret_lent);
@@ -50,7 +80,9 @@ static int open_place(struct stg_inode *inode, unsigned depth) {
         fd = openat(lent.fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
         if (fd < 0)
             error = errno == ENOENT || errno == ENOTDIR ? -ESTALE : -errno;
-        else if (!is_still(inode, fd))
+        if (error == -ESTALE)
+            stg_catalog_is_gone(inode);
+        if (!error && !is_still(inode, fd))
             error = -ESTALE;
     }
     stg_inode_fd_put(&lent);

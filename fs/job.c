@@ -8,6 +8,7 @@
  */
 #include "fs/job.h"
 
+#include "fs/entries.h"
 #include "fs/ops.h"
 #include "fs/staging.h"
 #include "util/clock.h"
@@ -498,22 +499,18 @@ static void stage_file(struct item *item, struct stg_inode *inode) {
     }
 }
 
-static int push_entries(struct item *item, struct stg_inode *folder) {
-    int fd = stg_inode_open(folder, O_RDONLY | O_DIRECTORY);
-    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
-    struct dirent *entry;
-    int error = 0;
+struct pushing {
+    struct item *item;
+    struct stg_inode *folder;
+};
 
-    if (!directory) {
-        stg_fd_close(fd);
-        return fd < 0 ? fd : -ENOMEM;
-    }
-    while (!error && (entry = readdir(directory)))
-        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") &&
-            (entry->d_type == DT_REG || entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN))
-            error = push(item->request, folder, entry->d_name, item->depth + 1);
-    (void)closedir(directory); /* read-only */
-    return error;
+static int push_entry(const char *name, unsigned char type, void *context) {
+    const struct pushing *pushing = context;
+    struct item *item = pushing->item;
+
+    if (type != DT_REG && type != DT_DIR && type != DT_UNKNOWN)
+        return 0;
+    return push(item->request, pushing->folder, name, item->depth + 1);
 }
 
 static void take_file(struct item *item, struct stg_inode *inode) {
@@ -547,7 +544,7 @@ static void look_up(struct item *item) {
     } else if (!item->request->recursive) {
         fail_item(item, -EISDIR);
     } else if (item->depth < DEPTH_MAX && stg_volume_is_same(inode->volume, item->from->volume)) {
-        error = push_entries(item, inode);
+        error = stg_entries_each(inode, push_entry, &(struct pushing){item, inode});
         if (error)
             fail_item(item, error);
     }

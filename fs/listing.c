@@ -5,13 +5,14 @@
  */
 #include "fs/listing.h"
 
+#include "fs/catalog.h"
 #include "fs/coherence.h"
+#include "fs/names.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/crew.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -71,21 +72,8 @@ static int compare(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-/*
- * Can the source have no other spelling of that name but by its case? One that begins with a point
- * may be there without being listed (.snapshot, .zfs).
- */
-static bool is_plain(const char *name) {
-    size_t length = strlen(name);
-
-    if (*name == '.')
-        return false;
-
-    for (const char *at = name; *at; at++)
-        if ((unsigned char)*at >= 0x80)
-            return false;
-    return length && name[length - 1] != '.' && name[length - 1] != ' ';
-}
+/* One that begins with a point may be there without being listed (.snapshot, .zfs). */
+static bool is_plain(const char *name) { return *name != '.' && stg_name_has_one_spelling(name); }
 
 /* What was found by its name is looked up when that time is over, and must not be absent then. */
 static double keep_s(const struct stg_inode *folder) {
@@ -95,8 +83,8 @@ static double keep_s(const struct stg_inode *folder) {
     return entry_s < negative_s ? entry_s : negative_s;
 }
 
-static bool is_for(const struct stg_inode *folder) {
-    return folder->volume->remote && keep_s(folder) > 0;
+static bool is_for(struct stg_inode *folder) {
+    return folder->volume->remote && keep_s(folder) > 0 && !stg_catalog_folder(folder);
 }
 
 /* ---- asking ---- */
@@ -119,6 +107,10 @@ bool stg_listing_lacks(struct stg_inode *folder, const char *name, double *ret_l
     bool lacks = false;
     bool is_due = false;
 
+    if (stg_catalog_lacks(folder, name)) {
+        *ret_left_s = keep_s(folder);
+        return true;
+    }
     if (!folder->listing || !is_for(folder) || !is_plain(name))
         return false;
     hash = hash_of(name);
@@ -149,18 +141,6 @@ struct names {
     char probe[256]; /* one of the names with its letters turned; "": none was fit for it */
 };
 
-static bool turn_case(const char *name, char turned[256]) {
-    bool letters = false;
-    size_t i;
-
-    for (i = 0; name[i] && i < 255; i++) {
-        letters = letters || isalpha((unsigned char)name[i]);
-        turned[i] = (char)(isupper((unsigned char)name[i]) ? tolower(name[i]) : toupper(name[i]));
-    }
-    turned[i] = '\0';
-    return letters && is_plain(name);
-}
-
 static bool add_name(struct names *names, const char *name) {
     if (names->count == names->room) {
         size_t room = names->room ? names->room * 2 : 256;
@@ -172,7 +152,7 @@ static bool add_name(struct names *names, const char *name) {
         names->room = room;
     }
     names->hashes[names->count++] = hash_of(name);
-    if (!*names->probe && !turn_case(name, names->probe))
+    if (!*names->probe && !stg_name_turn_case(name, names->probe))
         *names->probe = '\0';
     return true;
 }

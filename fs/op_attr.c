@@ -2,6 +2,7 @@
 /* Owns attributes: getattr, statx, setattr, statfs, and what a write takes away. */
 #include "fs/ops.h"
 
+#include "fs/catalog.h"
 #include "fs/coherence.h"
 #include "fs/creds.h"
 #include "fs/held.h"
@@ -19,8 +20,13 @@
 
 static int get_attributes(struct stg_inode *inode, int flags, struct statx *ret_stx) {
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
-    int error = stg_inode_fd(inode, &lent);
+    int error;
 
+    if (stg_catalog_attributes(inode, ret_stx)) {
+        stg_staging_saw(inode, ret_stx);
+        return 0;
+    }
+    error = stg_inode_fd(inode, &lent);
     if (error)
         return error;
     if (inode->staged) /* what was stored through a mapping of a copy has moved its times */
@@ -291,6 +297,7 @@ void stg_op_setattr(fuse_req_t req, fuse_ino_t nodeid, struct stat *attr, int to
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
     int error = stg_inode_fd(inode, &lent);
 
+    stg_catalog_changing();
     if (!error)
         error = change(req, inode, lent.fd, attr, to_set, fi);
     if (error)
@@ -301,8 +308,10 @@ void stg_op_setattr(fuse_req_t req, fuse_ino_t nodeid, struct stat *attr, int to
 
 void stg_op_statfs(fuse_req_t req, fuse_ino_t nodeid) {
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
+    struct stg_inode *inode = stg_inode_of(nodeid);
     struct statvfs info;
-    int error = stg_inode_fd(stg_inode_of(nodeid), &lent);
+    /* What is in the catalog is of the source's own file system, and need not be looked for. */
+    int error = stg_inode_fd(inode->kept_what ? stg_fs.root : inode, &lent);
 
     if (!error && fstatvfs(lent.fd, &info))
         error = -errno;

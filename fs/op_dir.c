@@ -8,9 +8,14 @@
  * Where folders are opened without telling, each READDIR opens the folder and goes to its offset:
  * nothing is kept that could be of the past. The kernel keeps the whole listing then, and comes
  * seldom.
+ *
+ * Of a folder that the catalog has the source is not opened, and an offset is the number of the
+ * next entry: the folder itself, the one above it, and then in the order of the source. That is why
+ * folders are not opened without telling then: a listing goes on as it was begun.
  */
 #include "fs/ops.h"
 
+#include "fs/catalog.h"
 #include "fs/coherence.h"
 #include "fs/listing.h"
 #include "fs/notify.h"
@@ -22,6 +27,7 @@
 #include <dirent.h>
 #include <string.h>
 
+#define DOTS 2
 #define DIR_BUFFER_BYTES 32768
 #define DIR_BUFFER_MIN_BYTES 2048
 
@@ -29,7 +35,9 @@ struct dir_handle {
     struct dir_handle *next_open; /* of the list of those that are open; protected by its lock */
     struct dir_handle **link;
     struct stg_lock lock;
-    int fd;         /* constant */
+    int fd;                        /* constant, as the next two; -1: what is kept is listed */
+    const struct stg_folder *kept; /* the folder's own */
+    struct stg_inode *folder;
     off_t position; /* of the entry at `next`; protected by lock, as all below */
     size_t next;
     size_t filled;
@@ -73,13 +81,20 @@ static void free_handle(struct dir_handle *handle) {
 /* Opens the folder; `room` bytes of it are read at once. 0 or -errno. */
 static int new_handle(struct stg_inode *inode, size_t room, struct dir_handle **ret_handle) {
     struct dir_handle *handle = malloc(sizeof(*handle));
-    int fd = handle ? stg_inode_open(inode, O_RDONLY | O_DIRECTORY) : -ENOMEM;
+    const struct stg_folder *kept = stg_catalog_folder(inode);
+    int fd = -1;
 
-    if (fd < 0) {
+    if (!handle)
+        return -ENOMEM;
+    if (!kept)
+        fd = stg_inode_open(inode, O_RDONLY | O_DIRECTORY);
+    if (!kept && fd < 0) {
         free(handle);
         return fd;
     }
     handle->fd = fd;
+    handle->kept = kept;
+    handle->folder = inode;
     handle->position = 0;
     handle->next = handle->filled = 0;
     handle->room = room;
@@ -103,12 +118,37 @@ void stg_op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi
         return;
     }
     fi->fh = (uintptr_t)handle;
+    fi->cache_readdir = fi->keep_cache = stg_fs.options.coherence == STG_COHERENCE_FROZEN;
     if (fuse_reply_open(req, fi) == -ENOENT)
         free_handle(handle);
 }
 
+/* The entry of that number of what is kept, as getdents(2) would give it. */
+static int peek_kept(struct dir_handle *handle, struct dirent64 **ret_entry) {
+    struct dirent64 *entry = (struct dirent64 *)(void *)handle->buffer;
+    size_t number = (size_t)handle->position;
+    struct stg_folder_entry kept = {.name = number ? ".." : ".",
+                                    .stx = {.stx_ino = handle->folder->ino, .stx_mode = S_IFDIR}};
+
+    if (handle->position < 0 || number >= stg_folder_count(handle->kept) + DOTS)
+        return 0;
+    if (number >= DOTS) {
+        stg_folder_at(handle->kept, number - DOTS, &kept);
+        kept.stx.stx_ino = stg_catalog_number(handle->folder, &kept);
+    }
+    *entry = (struct dirent64){.d_ino = kept.stx.stx_ino,
+                               .d_off = handle->position + 1,
+                               .d_reclen = sizeof(*entry),
+                               .d_type = (unsigned char)(kept.stx.stx_mode >> 12)};
+    memcpy(entry->d_name, kept.name, strlen(kept.name) + 1); /* NAME_MAX at most */
+    *ret_entry = entry;
+    return 1;
+}
+
 /* The entry at the handle's position: 1, 0 at the end, or -errno. The handle's lock is held. */
 static int peek_locked(struct dir_handle *handle, struct dirent64 **ret_entry) {
+    if (handle->kept)
+        return peek_kept(handle, ret_entry);
     if (handle->next >= handle->filled) {
         ssize_t got = getdents64(handle->fd, handle->buffer, handle->room);
 
@@ -130,7 +170,7 @@ static int seek_locked(struct dir_handle *handle, off_t offset) {
     /* 0 is always a rewind: it must show what has changed since. */
     if (offset == handle->position && offset)
         return 0;
-    if (lseek(handle->fd, offset, SEEK_SET) < 0)
+    if (!handle->kept && lseek(handle->fd, offset, SEEK_SET) < 0)
         return -errno;
     handle->position = offset;
     handle->next = handle->filled = 0;
@@ -227,6 +267,7 @@ static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
     stg_lock_drop(&handle->lock);
     if (!fi->fh)
         free_handle(handle);
+    stg_catalog_asked(listing.inode);
     if (plus)
         stg_coherence_listed(listing.inode);
     stg_record_listed(listing.inode);
@@ -261,9 +302,10 @@ void stg_op_releasedir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info 
 }
 
 void stg_op_fsyncdir(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *fi) {
+    bool has_fd = fi->fh && handle_of(fi)->fd >= 0;
     stg_auto_fd int own_fd =
-        fi->fh ? -1 : stg_inode_open(stg_inode_of(nodeid), O_RDONLY | O_DIRECTORY);
-    int fd = fi->fh ? handle_of(fi)->fd : own_fd;
+        has_fd ? -1 : stg_inode_open(stg_inode_of(nodeid), O_RDONLY | O_DIRECTORY);
+    int fd = has_fd ? handle_of(fi)->fd : own_fd;
 
     stg_reply_result(req, fd < 0 ? fd : (datasync ? fdatasync(fd) : fsync(fd)) ? -errno : 0);
 }

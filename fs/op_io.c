@@ -6,6 +6,7 @@
  */
 #include "fs/ops.h"
 
+#include "fs/catalog.h"
 #include "fs/held.h"
 #include "fs/live.h"
 #include "fs/notify.h"
@@ -129,6 +130,7 @@ static void write_and_reply(fuse_req_t req, fuse_ino_t nodeid, const char *buffe
     int error = call.fd < 0 ? call.fd : 0;
     ssize_t put;
 
+    stg_catalog_changing();
     if (!error && fi->kill_suidgid)
         error = stg_kill_privileges(req, call.fd);
     if (stg_fs.no_open)

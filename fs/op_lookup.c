@@ -2,6 +2,7 @@
 /* Owns lookup and forget: names to inodes. */
 #include "fs/ops.h"
 
+#include "fs/catalog.h"
 #include "fs/coherence.h"
 #include "fs/fdcache.h"
 #include "fs/folders.h"
@@ -34,6 +35,18 @@ static void doubt_descriptors(struct stg_inode *inode, const struct statx *stx) 
         return;
     stg_fdcache_drop(inode);
     stg_linger_drop(inode);
+}
+
+/* From the catalog, where that tells; -EAGAIN: the source is to be asked. */
+static int find_kept(struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
+                     struct statx *ret_stx) {
+    int error = stg_catalog_lookup(parent, name, ret_inode, ret_stx);
+
+    if (!error) {
+        stg_predict_met(*ret_inode, parent, name);
+        stg_staging_saw(*ret_inode, ret_stx);
+    }
+    return error;
 }
 
 static int find(int fd, struct stg_inode *parent, const char *name, uint64_t seen_moves,
@@ -99,16 +112,24 @@ static int open_name(struct stg_inode *parent, const char *name) {
 int stg_lookup_unanswered(struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
                           struct statx *ret_stx) {
     uint64_t seen_moves = stg_place_moves();
-    stg_auto_fd int fd = open_name(parent, name);
+    int error = find_kept(parent, name, ret_inode, ret_stx);
+    stg_auto_fd int fd = error == -EAGAIN ? open_name(parent, name) : -1;
 
+    if (error != -EAGAIN)
+        return error;
     return fd < 0 ? fd : find(fd, parent, name, seen_moves, ret_inode, ret_stx);
 }
 
 int stg_lookup(struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
                struct statx *ret_stx) {
-    stg_auto_fd int fd = open_name(parent, name);
-    int error;
+    int error = find_kept(parent, name, ret_inode, ret_stx);
+    stg_auto_fd int fd = error == -EAGAIN ? open_name(parent, name) : -1;
 
+    if (!error)
+        stg_coherence_saw(*ret_inode, ret_stx);
+    if (error != -EAGAIN)
+        return error;
+    stg_catalog_asked(parent);
     if (fd < 0)
         return fd;
     error = stg_lookup_fd(fd, parent, name, ret_inode, ret_stx);
@@ -180,6 +201,10 @@ void stg_op_readlink(fuse_req_t req, fuse_ino_t nodeid) {
     ssize_t length;
     int error = 0;
 
+    if (stg_catalog_target(inode, target)) {
+        (void)fuse_reply_readlink(req, target); /* nothing to undo, here and below */
+        return;
+    }
     if (inode->volume->data_fd >= 0) /* whose mount moves no access time */
         error = (own_fd = stg_inode_open(inode, O_PATH | O_NOFOLLOW)) < 0 ? own_fd : 0;
     else
@@ -191,5 +216,5 @@ void stg_op_readlink(fuse_req_t req, fuse_ino_t nodeid) {
         return;
     }
     target[length] = '\0';
-    (void)fuse_reply_readlink(req, target); /* nothing to undo */
+    (void)fuse_reply_readlink(req, target);
 }

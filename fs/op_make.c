@@ -2,6 +2,7 @@
 /* Owns what makes a name without opening it: mknod, mkdir, symlink. */
 #include "fs/ops.h"
 
+#include "fs/catalog.h"
 #include "fs/coherence.h"
 #include "fs/creds.h"
 #include "fs/folders.h"
@@ -40,6 +41,7 @@ static void make_and_reply(fuse_req_t req, fuse_ino_t nodeid, const struct reque
     struct statx stx;
     int error = stg_inode_fd(parent, &lent);
 
+    stg_catalog_changing();
     if (!error)
         error = stg_creds_assume(req, need, &creds);
     if (!error) {

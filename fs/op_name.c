@@ -8,6 +8,7 @@
  */
 #include "fs/ops.h"
 
+#include "fs/catalog.h"
 #include "fs/coherence.h"
 #include "fs/creds.h"
 #include "fs/folders.h"
@@ -78,6 +79,7 @@ static void remove_and_reply(fuse_req_t req, fuse_ino_t nodeid, const char *name
     struct known known;
     int error = stg_inode_fd(stg_inode_of(nodeid), &lent);
 
+    stg_catalog_changing();
     if (!error) {
         find_known(lent.fd, name, &known);
         stg_folders_expect(stg_inode_of(nodeid), name, STG_FOLDERS_REMOVED);
@@ -110,6 +112,7 @@ void stg_op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t new_parent, const
     struct statx stx;
     int error = stg_inode_fd(stg_inode_of(nodeid), &lent);
 
+    stg_catalog_changing();
     if (!error)
         error = stg_inode_fd(stg_inode_of(new_parent), &parent_lent);
     if (!error) {
@@ -174,6 +177,7 @@ void stg_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
     struct known target;
     int error = stg_inode_fd(stg_inode_of(parent), &lent);
 
+    stg_catalog_changing();
     if (!error)
         error = stg_inode_fd(stg_inode_of(new_parent), &new_lent);
     if (error) {

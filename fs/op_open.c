@@ -14,6 +14,7 @@
  */
 #include "fs/ops.h"
 
+#include "fs/catalog.h"
 #include "fs/coherence.h"
 #include "fs/creds.h"
 #include "fs/folders.h"
@@ -96,6 +97,8 @@ static int begin(fuse_req_t req, struct stg_inode *inode, int fd, struct fuse_fi
     error = stg_io_open(inode, fi->flags, &answer);
     if (error)
         return error;
+    if (!is_for_reading(fi->flags))
+        stg_catalog_changing();
     if (!is_for_reading(fi->flags) && !answer.direct)
         stg_staging_withdraw(inode); /* counted as it is, it keeps new ones from being made */
     by_daemon = !answer.backing_id || answer.direct;
@@ -343,6 +346,7 @@ void stg_op_create(fuse_req_t req, fuse_ino_t nodeid, const char *name, mode_t m
     int error = stg_inode_fd(parent, &lent);
     int fd = error;
 
+    stg_catalog_changing();
     if (!error) {
         stg_folders_expect(parent, name, STG_FOLDERS_MADE);
         fd = open_new(req, lent.fd, name, mode, fi->flags);

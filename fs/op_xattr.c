@@ -2,6 +2,7 @@
 /* Owns extended attributes, POSIX ACLs among them (the kernel keeps those as attributes). */
 #include "fs/ops.h"
 
+#include "fs/catalog.h"
 #include "fs/control.h"
 #include "fs/creds.h"
 #include "fs/notify.h"
@@ -38,7 +39,9 @@ void stg_op_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t
         reply_value(req, size, made_up, stg_control_get(req, inode, name, made_up));
         return;
     }
-    length = stg_inode_fd(inode, &lent);
+    length = stg_catalog_xattr_error(inode, name);
+    if (!length)
+        length = stg_inode_fd(inode, &lent);
     if (!length && size && !value)
         length = -ENOMEM;
     if (!length && inode->volume->mask_suid && !strcmp(name, "security.capability"))

@@ -9,6 +9,7 @@
  */
 #include "fs/predict_impl.h"
 
+#include "fs/entries.h"
 #include "util/bytes.h"
 #include "util/clock.h"
 #include "util/cleanup.h"
@@ -85,39 +86,45 @@ static int compare(const void *a, const void *b) {
     return strcmp(((const struct name *)a)->text, ((const struct name *)b)->text);
 }
 
+struct listing {
+    struct folder *snapshot;
+    unsigned room;
+};
+
+/* Adds the name of a file. 0; -ENOMEM; -E2BIG, they are many; or -ECANCELED. */
+static int add_name(const char *name, unsigned char type, void *context) {
+    struct listing *listing = context;
+    struct folder *snapshot = listing->snapshot;
+    char *text;
+
+    if (stg_predict_is_ending())
+        return -ECANCELED;
+    if (type != DT_REG && type != DT_UNKNOWN)
+        return 0;
+    if (snapshot->count == listing->room) {
+        unsigned room = listing->room ? listing->room * 2 : 64;
+        struct name *more = room < NAMES_MAX * 2
+                                ? reallocarray(snapshot->names[LISTED], room, sizeof(*more))
+                                : NULL;
+
+        if (!more)
+            return room < NAMES_MAX * 2 ? -ENOMEM : -E2BIG;
+        snapshot->names[LISTED] = more;
+        listing->room = room;
+    }
+    text = strdup(name);
+    if (!text)
+        return -ENOMEM;
+    snapshot->names[LISTED][snapshot->count++] =
+        (struct name){(uint32_t)stg_hash_bytes(name, strlen(name), 0), text};
+    return 0;
+}
+
 /* Reads the names of files into `snapshot`; false where that is not possible, or they are many. */
 static bool read_names(struct stg_inode *inode, struct folder *snapshot) {
-    int fd = stg_inode_open(inode, O_RDONLY | O_DIRECTORY);
-    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
-    const struct dirent *entry;
-    bool complete = true;
-    unsigned room = 0;
+    struct listing listing = {.snapshot = snapshot};
+    bool complete = !stg_entries_each(inode, add_name, &listing);
 
-    if (!stream) {
-        stg_fd_close(fd);
-        return false;
-    }
-    while (complete && !stg_predict_is_ending() && (entry = readdir(stream))) {
-        struct name name;
-
-        if ((entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN) ||
-            stg_predict_is_dots(entry->d_name))
-            continue;
-        if (snapshot->count == room) {
-            struct name *more;
-
-            room = room ? room * 2 : 64;
-            more = reallocarray(snapshot->names[LISTED], room, sizeof(*more));
-            complete = more && room < NAMES_MAX * 2;
-            snapshot->names[LISTED] = more ? more : snapshot->names[LISTED];
-        }
-        name = (struct name){(uint32_t)stg_hash_bytes(entry->d_name, strlen(entry->d_name), 0),
-                             complete ? strdup(entry->d_name) : NULL};
-        complete = name.text != NULL;
-        if (complete)
-            snapshot->names[LISTED][snapshot->count++] = name;
-    }
-    (void)closedir(stream); /* read-only */
     if (complete && snapshot->count)
         snapshot->names[SORTED] = calloc(snapshot->count, sizeof(struct name));
     if (!snapshot->names[SORTED])

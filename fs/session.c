@@ -4,6 +4,7 @@
  */
 #include "fs/session.h"
 
+#include "fs/catalog.h"
 #include "fs/coherence.h"
 #include "fs/creds.h"
 #include "fs/daemon.h"
@@ -101,11 +102,14 @@ static int choose_way(struct fuse_conn_info *conn) {
  * The kernel keeps the listings of folders that it opens without telling, and compares the folder's
  * mtime before it uses one. That is enough where two changes never have one mtime, or each is heard
  * of: since Linux 6.13 a time that was asked for is not given again (multigrain timestamps), and
- * the kernels that have an epoch are later than that.
+ * the kernels that have an epoch are later than that. Not of a remote source, which need not have
+ * such times, nor go on in the middle of a folder that is opened anew (sshfs 3.7 ends itself then);
+ * and not with a catalog, see op_dir.c.
  */
 static bool may_skip_opendir(const struct fuse_conn_info *conn) {
     return stg_coherence_is_kept(stg_fs.root) && stg_fs.has_epoch &&
-           (conn->capable_ext & FUSE_CAP_NO_OPENDIR_SUPPORT) && !stg_fs.root->volume->remote;
+           (conn->capable_ext & FUSE_CAP_NO_OPENDIR_SUPPORT) && !stg_fs.root->volume->remote &&
+           !stg_catalog_is_there();
 }
 
 static void op_init(void *userdata, struct fuse_conn_info *conn) {
@@ -276,6 +280,7 @@ static int mount_and_loop(void) {
     stg_waits_stop();
     stg_reattach_stop();
     stg_sync_stop();
+    stg_catalog_stop();
     stg_listing_stop(); /* before those that wait for a folder to be read */
     stg_job_stop();
     stg_predict_stop();
@@ -307,6 +312,8 @@ int stg_session_run(void) {
         error = make_root();
     if (error)
         stg_error("cannot start: %s", strerror(-error));
+    if (!error)
+        stg_catalog_start();
     if (!error)
         error = make_session();
     if (!error) {

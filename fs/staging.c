@@ -11,6 +11,7 @@
 #include "cache/policy.h"
 #include "cache/pressure.h"
 #include "cache/residency.h"
+#include "fs/catalog.h"
 #include "fs/coherence.h"
 #include "fs/iomode.h"
 #include "fs/keep.h"
@@ -54,10 +55,13 @@ static _Atomic uint64_t pressure_events;
 
 /* ---- looking ---- */
 
+/* Where one that the catalog tells is not the one that the source tells, it is left out. */
 static struct stg_identity identity_of(const struct statx *stx) {
+    bool counts = !stg_catalog_has_own_numbers();
+
     return (struct stg_identity){
-        .device = makedev(stx->stx_dev_major, stx->stx_dev_minor),
-        .ino = stx->stx_ino,
+        .device = counts ? makedev(stx->stx_dev_major, stx->stx_dev_minor) : 0,
+        .ino = counts ? stx->stx_ino : 1,
         .size_bytes = (int64_t)stx->stx_size,
         .mtime_ns = stx->stx_mtime.tv_sec * INT64_C(1000000000) + stx->stx_mtime.tv_nsec,
         .ctime_ns = stx->stx_ctime.tv_sec * INT64_C(1000000000) + stx->stx_ctime.tv_nsec,
@@ -138,8 +142,13 @@ bool stg_staging_is_outdated(struct stg_inode *inode) {
 static int look_and(struct stg_inode *inode, bool follow) {
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
     struct statx stx;
-    int error = stg_inode_fd(inode, &lent);
+    int error;
 
+    if (stg_catalog_attributes(inode, &stx)) {
+        saw(inode, &stx, follow);
+        return 0;
+    }
+    error = stg_inode_fd(inode, &lent);
     if (error)
         return error;
     /* A change that the source's own client does not know of yet is to be seen, too. */

@@ -2,6 +2,7 @@
 /* Owns the numbers of syncs and the thread that does them. */
 #include "fs/sync.h"
 
+#include "fs/catalog.h"
 #include "fs/coherence.h"
 #include "fs/watch.h"
 #include "util/clock.h"
@@ -36,6 +37,7 @@ static bool sync_once(void) {
     bool watching = stg_fs.options.coherence == STG_COHERENCE_WATCH;
     bool all = !watching || stg_watch_drain();
 
+    stg_catalog_drop();
     if (!watching || !stg_watch_is_whole() || !stg_coherence_has_epoch()) {
         stg_coherence_revalidate();
         wait_for_names();

@@ -183,6 +183,18 @@ bool stg_tier_lasting(struct stg_inode *inode, char *path, bool *ret_numbers_las
     return name_of(inode, path, ret_numbers_last);
 }
 
+bool stg_tier_folder_name(struct stg_inode *folder, char name[STG_TIER_NAME_BYTES]) {
+    const size_t before = strlen(STG_TIER_FOLDERS);
+    bool unused;
+
+    memcpy(name, STG_TIER_FOLDERS, before + 1);
+    if (!name_of(folder, name + before + 1, &unused))
+        return false;
+    if (name[before + 1])
+        name[before] = '/';
+    return true;
+}
+
 static void add_folder(const char *folder, void *context) {
     if (stg_profile_add(context, STG_PROFILE_FOLDER, 0, *folder ? folder : "."))
         ((struct stg_profile *)context)->left_out++; /* without memory it is looked at later */

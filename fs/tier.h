@@ -19,6 +19,8 @@
 #include "fs/inode.h"
 #include "util/profile.h"
 
+#include <limits.h>
+
 /*
  * What the options say of it, and takes the folder; before anything is mounted. 0, or -errno after
  * saying what is wrong and what to write.
@@ -42,6 +44,13 @@ struct stg_disk *stg_tier_disk(void);
 
 /* Where it is: an absolute path without symbolic links; NULL where there is none. */
 const char *stg_tier_path(void);
+
+/* What is kept of folders, see catalog.h, is below that name, which no file's begins with. */
+#define STG_TIER_FOLDERS "/tree"
+#define STG_TIER_NAME_BYTES (PATH_MAX + sizeof(STG_TIER_FOLDERS) + 1)
+
+/* What is kept of the folder has that name; false: it has none. May look at the source. */
+bool stg_tier_folder_name(struct stg_inode *folder, char name[STG_TIER_NAME_BYTES]);
 
 /* Adds the folders that copies are kept of, where these are told apart by paths. */
 void stg_tier_add_folders(struct stg_profile *profile);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include "fs/where.h"
 
+#include "fs/catalog.h"
+#include "fs/place.h"
 #include "util/cleanup.h"
 
 #include <string.h>
@@ -30,6 +32,42 @@ static bool path_of(int fd, char path[PATH_MAX]) {
     return *path == '/';
 }
 
+/* Puts the name, and a slash before what is there, in front of that. False: it is too long. */
+static bool put_before(char place[PATH_MAX], const char *name) {
+    size_t there = strlen(place);
+    size_t bytes = strlen(name);
+
+    if (bytes + 1 + there + 1 > PATH_MAX)
+        return false;
+    memmove(place + bytes + (there > 0), place, there + 1);
+    if (there)
+        place[bytes] = '/';
+    memcpy(place, name, bytes);
+    return true;
+}
+
+/* By where each was found, as nothing moves in a tree that does not change. */
+static bool where_found(struct stg_inode *inode, char place[PATH_MAX]) {
+    struct stg_inode *at = inode; /* referenced but for `inode` itself */
+    bool fits = true;
+
+    *place = '\0';
+    while (fits && at != stg_fs.root) {
+        stg_auto_free char *name = NULL;
+        struct stg_inode *parent = NULL;
+
+        fits = !stg_place_get(at, &parent, &name) && put_before(place, name);
+        if (at != inode)
+            stg_inode_unref(at);
+        at = parent;
+        if (!at)
+            return false;
+    }
+    if (at != inode)
+        stg_inode_unref(at);
+    return fits;
+}
+
 bool stg_where(struct stg_inode *inode, char place[PATH_MAX]) {
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
     char top[PATH_MAX];
@@ -37,6 +75,8 @@ bool stg_where(struct stg_inode *inode, char place[PATH_MAX]) {
     const char *rest;
     size_t bytes;
 
+    if (stg_catalog_has_own_numbers() && where_found(inode, place))
+        return true;
     if (stg_inode_fd(inode, &lent) || !path_of(stg_fs.source_fd, top) || !path_of(lent.fd, at))
         return false;
     rest = stg_where_below(at, strcmp(top, "/") ? top : "");
