@@ -7,10 +7,10 @@
  * source is read whole, behind who looks, and kept on disk. The next such mount answers from that.
  * Together with the copies of files that are kept there a build needs the source for nothing.
  *
- * It is given up, for good, where it is not what the source has: at a sync, by a mount that may
- * change the tree or that looks at it, where the top of the source has other times than it had, and
- * where a file that has to be read after all is another. So it is all of one state of the source,
- * or none of it is used. Nor is it while something is mounted below the source.
+ * Once it may not be what the source has, all of it is given up, for good: at a sync, by a mount
+ * that may change the tree or that looks at it, where the top of the source has other times than it
+ * had, and where a file that has to be read after all is another. While something is mounted below
+ * the source it is not used.
  *
  * Left to the source is what lies on another device, and what has several names where it has no
  * number that lasts.
