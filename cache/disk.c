@@ -17,8 +17,8 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
-#define MARKER "stagefs-stage"
-#define MARKER_NEW "stagefs-stage.new"
+#define MARKER STG_DISK_MARKER
+#define MARKER_NEW STG_DISK_MARKER ".new"
 #define LOCK_NAME "lock"
 #define FORGETTING "forgetting"
 /* Who has the folder may be about to end; who says that he ends is waited for for longer. */
@@ -244,6 +244,8 @@ int stg_disk_claim(const char *path, const char *source, struct stg_disk **ret_d
     stg_bytes_escape(line, sizeof(((struct stg_disk_report *)NULL)->source), source);
     return stg_disk_take(path, line, ret_disk);
 }
+
+const char *stg_disk_path(const struct stg_disk *disk) { return disk->path; }
 
 void stg_disk_free(struct stg_disk *disk) {
     if (!disk)

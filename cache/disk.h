@@ -40,6 +40,8 @@ struct stg_disk_name {
 
 /* The largest content that is kept. */
 #define STG_DISK_ENTRY_MAX_BYTES (UINT64_C(16) << 20)
+/* A file of that name is in each folder that is a stage directory. */
+#define STG_DISK_MARKER "stagefs-stage"
 /* The least that a store can be. */
 #define STG_DISK_MIN_BYTES (UINT64_C(4) << 20)
 
@@ -63,6 +65,9 @@ int stg_disk_claim(const char *path, const char *source, struct stg_disk **ret_d
  * nothing.
  */
 int stg_disk_start(struct stg_disk *disk, uint64_t size_bytes);
+
+/* Where it is, as it was claimed; borrowed. */
+const char *stg_disk_path(const struct stg_disk *disk);
 
 /* The mount ends: who wants the folder next waits for that. */
 void stg_disk_ending(struct stg_disk *disk);

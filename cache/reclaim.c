@@ -130,6 +130,13 @@ static void demote(struct stg_cache *cache, struct stg_object *object, uint32_t 
 }
 
 /* Evicts one hot copy. False where all are held, or there is none. */
+/* Nobody else may change the object until demote() has given it up; returns its version. */
+static uint32_t make_busy_locked(struct stg_object *object) {
+    object->busy = true;
+    object->refs++;
+    return object->version;
+}
+
 static bool evict_one(struct stg_cache *cache) {
     struct stg_fifo_entry *entry;
     struct stg_object *object = NULL;
@@ -139,9 +146,7 @@ static bool evict_one(struct stg_cache *cache) {
     entry = stg_fifo_evict(&cache->hot, may_go, NULL);
     if (entry) {
         object = STG_OBJECT_OF(entry, hot);
-        object->busy = true;
-        object->refs++;
-        version = object->version;
+        version = make_busy_locked(object);
     }
     stg_lock_drop(&cache->lock);
     if (object)
@@ -206,9 +211,7 @@ void stg_reclaim_released(struct stg_cache *cache, struct stg_object *object) {
     goes = object->state == STG_HOT && !object->holds && !object->busy;
     if (goes) {
         stg_fifo_remove(&cache->hot, &object->hot);
-        object->busy = true;
-        object->refs++; /* given up by demote() */
-        version = object->version;
+        version = make_busy_locked(object);
     }
     stg_lock_drop(&cache->lock);
     if (goes)

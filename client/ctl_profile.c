@@ -25,7 +25,7 @@
 #include <sys/xattr.h>
 #include <time.h>
 
-#define STAGE_MARKER "stagefs-stage" /* of each stage directory, as of cache/disk.c */
+#define STAGE_MARKER "stagefs-stage" /* STG_DISK_MARKER, which is no affair of the client */
 #define STATUS_SIGNAL 128            /* plus its number, as shells have it */
 #define STATUS_NO_COMMAND 127
 #define START_PAUSE_NS 5000000
@@ -62,9 +62,6 @@ static int read_before(const char *path, struct stg_profile *profile) {
         return 0;
     return read_profile(path, profile);
 }
-
-/* A name that can be one of a file, and is not hidden. */
-static bool is_name(const char *word) { return *word && *word != '.' && !strchr(word, '/'); }
 
 /* Is the folder ours alone to write into? */
 static bool is_ours(const char *path) {
@@ -123,7 +120,7 @@ static int make_folder(const char *path) {
 static int locate(int fd, const char *word, char path[PATH_MAX]) {
     char folder[PATH_MAX];
 
-    if (is_name(word) && find_kept(fd, folder))
+    if (stg_profile_is_name(word) && find_kept(fd, folder))
         return make_folder(folder) || join(folder, word, path) ? STG_CTL_FAILED : 0;
     return snprintf(path, PATH_MAX, "%s", word) < PATH_MAX ? 0 : told(word, -ENAMETOOLONG);
 }
@@ -132,7 +129,7 @@ static int locate(int fd, const char *word, char path[PATH_MAX]) {
 static int find(int fd, const char *word, char path[PATH_MAX]) {
     char folder[PATH_MAX];
 
-    if (is_name(word) && find_kept(fd, folder) && !join(folder, word, path) &&
+    if (stg_profile_is_name(word) && find_kept(fd, folder) && !join(folder, word, path) &&
         (!access(path, F_OK) || access(word, F_OK)))
         return 0;
     return snprintf(path, PATH_MAX, "%s", word) < PATH_MAX ? 0 : told(word, -ENAMETOOLONG);
@@ -495,7 +492,7 @@ static int copy(const struct stg_ctl *ctl, bool exports) {
     char path[PATH_MAX];
     int error;
 
-    if (ctl->count < 3 || ctl->count > 4 || !is_name(name))
+    if (ctl->count < 3 || ctl->count > 4 || !stg_profile_is_name(name))
         return exports ? stg_ctl_misused("profile export: give the name, the file, and the mount")
                        : stg_ctl_misused("profile import: give the file, the name, and the mount");
     fd = stg_ctl_open_mount(ctl->count > 3 ? ctl->words[3] : NULL, &mount);
@@ -526,7 +523,7 @@ static int list(const struct stg_ctl *ctl) {
     if (count < 0)
         return errno == ENOENT ? STG_CTL_OK : told(path, -errno);
     for (int i = 0; i < count; i++) {
-        if (is_name(entries[i]->d_name))
+        if (stg_profile_is_name(entries[i]->d_name))
             (void)printf("%s\n", entries[i]->d_name); /* an error shows at the end */
         free(entries[i]);
     }

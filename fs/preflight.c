@@ -326,7 +326,7 @@ static int check_profile(void) {
         stg_error("profile=%s needs predict=profiles; add that to predict=", options->profile);
         return -EINVAL;
     }
-    if (options->stage_dir && *options->profile != '.' && !strchr(options->profile, '/') &&
+    if (options->stage_dir && stg_profile_is_name(options->profile) &&
         snprintf(kept, sizeof(kept), "%s/" STAGEFS_PROFILES "/%s", options->stage_dir,
                  options->profile) < (int)sizeof(kept) &&
         !access(kept, F_OK))

@@ -20,13 +20,12 @@
 #define SOURCE_BYTES (PATH_MAX * 2 + 256)
 
 static struct stg_disk *disk; /* set before the threads are there, and cleared after them */
-static char *place;           /* the same: where it is */
 
 struct stg_disk *stg_tier_disk(void) {
     return disk;
 }
 
-const char *stg_tier_path(void) { return place; }
+const char *stg_tier_path(void) { return disk ? stg_disk_path(disk) : NULL; }
 
 /* ---- the folder ---- */
 
@@ -141,10 +140,6 @@ int stg_tier_check(void) {
         error = stg_mounts_describe(stg_fs.source_fd, stg_fs.options.source, source, SOURCE_BYTES);
     if (!error)
         error = stg_disk_claim(path, source, &disk);
-    if (!error) {
-        place = path;
-        path = NULL;
-    }
     return error;
 }
 
@@ -159,8 +154,6 @@ void stg_tier_stop(void) {
     stg_disk_stop(disk);
     stg_disk_free(disk);
     disk = NULL;
-    free(place);
-    place = NULL;
 }
 
 /* ---- names ---- */

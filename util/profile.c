@@ -18,6 +18,8 @@
 
 static const char *const kinds[] = {"folder", "search", "file", NULL};
 
+bool stg_profile_is_name(const char *word) { return *word && *word != '.' && !strchr(word, '/'); }
+
 void stg_profile_fini(struct stg_profile *profile) {
     for (size_t i = 0; i < profile->count; i++)
         free(profile->entries[i].path);

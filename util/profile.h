@@ -32,6 +32,9 @@ enum stg_profile_kind { STG_PROFILE_FOLDER, STG_PROFILE_SEARCH, STG_PROFILE_FILE
 /* What was not met in so many recordings, one after the other, is forgotten. */
 #define STG_PROFILE_AGE_MAX 3
 
+/* Can a profile in a stage directory be called that? Not what is a path, nor hidden. */
+bool stg_profile_is_name(const char *word);
+
 struct stg_profile_entry {
     enum stg_profile_kind kind;
     unsigned age;
