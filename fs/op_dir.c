@@ -118,7 +118,9 @@ void stg_op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi
         return;
     }
     fi->fh = (uintptr_t)handle;
-    fi->cache_readdir = fi->keep_cache = stg_fs.options.coherence == STG_COHERENCE_FROZEN;
+    /* Nobody changes it but who makes the mount writable, and then the kernel knows of it. */
+    fi->cache_readdir = fi->keep_cache =
+        stg_fs.options.coherence == STG_COHERENCE_FROZEN && stg_fs.options.read_only;
     if (fuse_reply_open(req, fi) == -ENOENT)
         free_handle(handle);
 }
