@@ -129,7 +129,6 @@ static void demote(struct stg_cache *cache, struct stg_object *object, uint32_t 
     stg_object_unref(cache, object);
 }
 
-/* Evicts one hot copy. False where all are held, or there is none. */
 /* Nobody else may change the object until demote() has given it up; returns its version. */
 static uint32_t make_busy_locked(struct stg_object *object) {
     object->busy = true;
@@ -137,6 +136,7 @@ static uint32_t make_busy_locked(struct stg_object *object) {
     return object->version;
 }
 
+/* Evicts one hot copy. False where all are held, or there is none. */
 static bool evict_one(struct stg_cache *cache) {
     struct stg_fifo_entry *entry;
     struct stg_object *object = NULL;

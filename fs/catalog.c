@@ -7,9 +7,7 @@
  * from here has none of this mount's. Its number is made of its path: so it is the same in each
  * mount that answers from here, and what compares numbers sees no change from one to the next.
  *
- * Who opens such an object goes by its path. While the catalog is used what is found there has to
- * be what that says; which then has the number that it is known by from then on, as any other
- * object.
+ * Who opens such an object goes by its path, see stg_catalog_fits().
  */
 #include "fs/catalog.h"
 
@@ -46,6 +44,7 @@ static bool has_one;     /* set before there are other threads, as the next */
 static struct statx top; /* what the top of the source was at the start */
 static atomic_bool is_used;
 static atomic_bool is_forgotten; /* and what is not as it was is no reason to doubt it */
+static atomic_bool is_changed;   /* through the mount */
 static atomic_bool ending;
 static _Atomic uint64_t taken;
 static _Atomic uint64_t written;
@@ -55,6 +54,8 @@ static char none;
 #define NONE ((struct stg_folder *)(void *)&none)
 
 bool stg_catalog_is_there(void) { return has_one; }
+
+bool stg_catalog_is_over(void) { return has_one && !atomic_load(&is_used); }
 
 bool stg_catalog_has_own_numbers(void) { return has_one && !stg_fs.root->volume->handles; }
 
@@ -119,19 +120,29 @@ void stg_catalog_is_gone(const struct stg_inode *inode) {
 }
 
 void stg_catalog_changing(void) {
-    if (atomic_load_explicit(&is_used, memory_order_relaxed))
-        doubt("the source is changed through the mount");
+    if (!has_one || atomic_load_explicit(&is_changed, memory_order_relaxed))
+        return;
+    atomic_store(&is_changed, true);
+    doubt("the source is changed through the mount");
 }
 
+/*
+ * While the catalog is used, what is there has to be what that says, whatever number the source's
+ * own client has given it by now. After that it is told by its number; one that nobody had looked
+ * at is what has its place, unless something may have been moved there through the mount.
+ */
 bool stg_catalog_fits(struct stg_inode *inode, const struct statx *stx) {
+    bool is_type = (int8_t)(stx->stx_mode >> 12) == inode->type;
     uint64_t known = atomic_load(&inode->kept_as);
 
-    if ((int8_t)(stx->stx_mode >> 12) == inode->type) {
-        if (known)
-            return known == stx->stx_ino;
-        if (atomic_load(&is_forgotten) || what_of(stx) == inode->kept_what)
-            return atomic_compare_exchange_strong(&inode->kept_as, &known, stx->stx_ino) ||
-                   known == stx->stx_ino;
+    if (atomic_load(&is_forgotten)) {
+        if (!known && is_type && !atomic_load(&is_changed))
+            (void)atomic_compare_exchange_strong(&inode->kept_as, &known, stx->stx_ino);
+        return is_type && atomic_load(&inode->kept_as) == stx->stx_ino;
+    }
+    if (is_type && what_of(stx) == inode->kept_what) {
+        atomic_store(&inode->kept_as, stx->stx_ino);
+        return true;
     }
     doubt("the source has changed since an earlier mount");
     return false;
@@ -217,7 +228,7 @@ uint64_t stg_catalog_number(const struct stg_inode *folder, const struct stg_fol
     return stg_hash_bytes(entry->name, strlen(entry->name), above) | OWN_NUMBER;
 }
 
-/* The source's own volume, which is another after that was mounted again. */
+/* The source's own volume, which for its top is another after that was mounted again. */
 static struct stg_volume *volume_of(const struct stg_inode *folder) {
     if (atomic_load(&folder->volume->replaced))
         for (struct stg_volume *volume = stg_volume_first(); volume; volume = volume->next)
@@ -248,7 +259,8 @@ int stg_catalog_lookup(struct stg_inode *folder, const char *name, struct stg_in
     const struct stg_folder *kept = stg_catalog_folder(folder);
     struct stg_folder_entry entry;
 
-    if (!kept)
+    /* What is below a folder of before the source was mounted again is not found there any more. */
+    if (!kept || (folder != stg_fs.root && atomic_load(&folder->volume->replaced)))
         return -EAGAIN;
     if (!stg_folder_find(kept, name, &entry))
         return stg_catalog_lacks(folder, name) ? -ENOENT : -EAGAIN;
@@ -484,6 +496,9 @@ void stg_catalog_asked(struct stg_inode *folder) {
 void stg_catalog_stop(void) {
     atomic_store(&ending, true);
     stg_crew_stop(&crew);
+}
+
+void stg_catalog_fini(void) {
     if (!atomic_load(&is_used))
         stg_catalog_drop(); /* what was doubted, and no sync came */
 }

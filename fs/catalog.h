@@ -9,8 +9,8 @@
  *
  * Once it may not be what the source has, all of it is given up, for good: at a sync, by a mount
  * that may change the tree or that looks at it, where the top of the source has other times than it
- * had, and where a file that has to be read after all is another. While something is mounted below
- * the source it is not used.
+ * had, and where a file that has to be read after all is another. Where something is mounted below
+ * the source at the start it is not used.
  *
  * Left to the source is what lies on another device, and what has several names where it has no
  * number that lasts.
@@ -30,8 +30,14 @@ void stg_catalog_start(void);
 /* Ends the threads that read folders. */
 void stg_catalog_stop(void);
 
+/* Forgets what was doubted, once nobody asks any more; before the tier ends. */
+void stg_catalog_fini(void);
+
 /* Is there one for this mount? Constant while the mount is there, as the next. */
 bool stg_catalog_is_there(void);
+
+/* Was there one, which is not used any more? */
+bool stg_catalog_is_over(void);
 
 /*
  * Have files other numbers here than the source tells, so that those are not to be compared?

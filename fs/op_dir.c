@@ -35,10 +35,10 @@ struct dir_handle {
     struct dir_handle *next_open; /* of the list of those that are open; protected by its lock */
     struct dir_handle **link;
     struct stg_lock lock;
-    int fd;                        /* constant, as the next two; -1: what is kept is listed */
+    struct stg_inode *folder;      /* constant */
+    int fd;                        /* -1: what is kept is listed; protected by lock, as all below */
     const struct stg_folder *kept; /* the folder's own */
-    struct stg_inode *folder;
-    off_t position; /* of the entry at `next`; protected by lock, as all below */
+    off_t position;                /* of the entry at `next` */
     size_t next;
     size_t filled;
     size_t room; /* constant: how much is read at once */
@@ -104,6 +104,15 @@ static int new_handle(struct stg_inode *inode, size_t room, struct dir_handle **
     return 0;
 }
 
+/*
+ * May the kernel keep the listing? Where nobody changes the folder; but not once the catalog is
+ * over, whose offsets are others for whoever is in the middle of a listing.
+ */
+static bool may_be_kept(void) {
+    return stg_fs.options.coherence == STG_COHERENCE_FROZEN && stg_fs.options.read_only &&
+           !stg_catalog_is_over();
+}
+
 void stg_op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
     struct dir_handle *handle;
     int error;
@@ -118,9 +127,7 @@ void stg_op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi
         return;
     }
     fi->fh = (uintptr_t)handle;
-    /* Nobody changes it but who makes the mount writable, and then the kernel knows of it. */
-    fi->cache_readdir = fi->keep_cache =
-        stg_fs.options.coherence == STG_COHERENCE_FROZEN && stg_fs.options.read_only;
+    fi->cache_readdir = fi->keep_cache = may_be_kept();
     if (fuse_reply_open(req, fi) == -ENOENT)
         free_handle(handle);
 }
@@ -168,7 +175,25 @@ static void advance_locked(struct dir_handle *handle, const struct dirent64 *ent
     handle->next += entry->d_reclen;
 }
 
+/* From its beginning on a folder is listed as it is now. 0 or -errno. */
+static int leave_kept_locked(struct dir_handle *handle) {
+    int fd;
+
+    if (!handle->kept || handle->kept == stg_catalog_folder(handle->folder))
+        return 0;
+    fd = stg_inode_open(handle->folder, O_RDONLY | O_DIRECTORY);
+    if (fd < 0)
+        return fd;
+    handle->fd = fd;
+    handle->kept = NULL;
+    return 0;
+}
+
 static int seek_locked(struct dir_handle *handle, off_t offset) {
+    int error = offset ? 0 : leave_kept_locked(handle);
+
+    if (error)
+        return error;
     /* 0 is always a rewind: it must show what has changed since. */
     if (offset == handle->position && offset)
         return 0;
@@ -304,11 +329,16 @@ void stg_op_releasedir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info 
 }
 
 void stg_op_fsyncdir(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *fi) {
-    bool has_fd = fi->fh && handle_of(fi)->fd >= 0;
-    stg_auto_fd int own_fd =
-        has_fd ? -1 : stg_inode_open(stg_inode_of(nodeid), O_RDONLY | O_DIRECTORY);
-    int fd = has_fd ? handle_of(fi)->fd : own_fd;
+    stg_auto_fd int own_fd = -1;
+    int fd = -1;
 
+    if (fi->fh) {
+        stg_lock_take(&handle_of(fi)->lock);
+        fd = handle_of(fi)->fd; /* once there, it stays */
+        stg_lock_drop(&handle_of(fi)->lock);
+    }
+    if (fd < 0)
+        fd = own_fd = stg_inode_open(stg_inode_of(nodeid), O_RDONLY | O_DIRECTORY);
     stg_reply_result(req, fd < 0 ? fd : (datasync ? fdatasync(fd) : fsync(fd)) ? -errno : 0);
 }
 

@@ -39,6 +39,8 @@ static struct call_fd call_fd_get(fuse_ino_t nodeid, const struct fuse_file_info
     /* Nobody is told of a close then: what a remote source says at its own, each write is told. */
     bool late = stg_fs.no_open && stg_inode_of(nodeid)->volume->remote;
 
+    if ((flags & O_ACCMODE) != O_RDONLY)
+        stg_catalog_changing();
     if (fi && fi->fh && !late)
         return (struct call_fd){.fd = (int)fi->fh - 1};
     return (struct call_fd){.fd = open_for_call(stg_inode_of(nodeid), flags | O_NONBLOCK),
@@ -130,7 +132,6 @@ static void write_and_reply(fuse_req_t req, fuse_ino_t nodeid, const char *buffe
     int error = call.fd < 0 ? call.fd : 0;
     ssize_t put;
 
-    stg_catalog_changing();
     if (!error && fi->kill_suidgid)
         error = stg_kill_privileges(req, call.fd);
     if (stg_fs.no_open)

@@ -98,6 +98,7 @@ void stg_op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const 
     struct stg_creds creds = {0};
     int error;
 
+    stg_catalog_changing();
     if (stg_control_is_attribute(name)) {
         stg_reply_result(req, stg_control_set(req, stg_inode_of(nodeid), name, value, size));
         return;
@@ -126,6 +127,7 @@ void stg_op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name) {
     char path[STG_PROC_FD_BYTES];
     int error;
 
+    stg_catalog_changing();
     if (stg_control_is_attribute(name)) {
         stg_reply_result(req, stg_control_remove(inode, name));
         return;

@@ -320,6 +320,7 @@ int stg_session_run(void) {
         error = mount_and_loop();
         fuse_session_destroy(stg_fs.session);
     }
+    stg_catalog_fini();
     stg_tier_stop();
     stg_op_dir_fini();
     stg_inode_fini();

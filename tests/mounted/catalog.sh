@@ -178,12 +178,47 @@ mount_fs "$options" || done_testing
 check "nor forgotten for that" asked_of everything
 
 # ---- what is open lives through a sync ----
+cat >"$TMPDIR/rewinds.py" <<'PYTHON'
+import ctypes, sys
+
+libc = ctypes.CDLL(None, use_errno=True)
+class Dirent(ctypes.Structure):
+    _fields_ = [("ino", ctypes.c_uint64), ("off", ctypes.c_int64), ("len", ctypes.c_uint16), ("type", ctypes.c_uint8),
+                ("name", ctypes.c_char * 256)]
+libc.opendir.restype = ctypes.c_void_p
+libc.readdir.restype = ctypes.POINTER(Dirent)
+libc.readdir.argtypes = libc.rewinddir.argtypes = [ctypes.c_void_p]
+stream = libc.opendir(sys.argv[1].encode())
+for line in sys.stdin:
+    libc.rewinddir(stream)
+    names = []
+    while entry := libc.readdir(stream):
+        names.append(entry.contents.name.decode())
+    print(" ".join(sorted(names)), flush=True)
+PYTHON
+mkfifo "$TMPDIR/rewind"
+python3 "$TMPDIR/rewinds.py" "$MNT/sub" <"$TMPDIR/rewind" >"$TMPDIR/listings" 2>&1 &
+rewinds=$!
+own_process "$rewinds"
+exec 6>"$TMPDIR/rewind"
+listings() { [ "$(wc -l <"$TMPDIR/listings")" -ge "$1" ]; }
+listed() { # NUMBER NAME: it is in that listing
+    echo >&6
+    wait_for 20 listings "$1" && sed -n "$1p" "$TMPDIR/listings" | grep -qw "$2" || { cat "$TMPDIR/listings" && false; }
+}
+check "a folder is being listed" listed 1 b.c
 exec 7<"$MNT/sub/b.c" 8<"$MNT/sub"
+echo 3 >/proc/sys/vm/drop_caches # after which the source has other numbers
+touch -d '2 hours ago' "$under/sub/new"
 echo "int B, b, bb;" >"$under/sub/b.c"
 check "a sync" ctl sync "$MNT"
 same "what was open is as it is now" "int B, b, bb;" "$(cat <&7)"
 same "and so is a folder" b.c "$(cd /proc/self/fd/8 && echo b*)"
 exec 7<&- 8<&-
+check "what is listed once more is as it is now" listed 2 new
+check "and so it is for others" test -e "$MNT/sub/new"
+exec 6>&-
+check "the end of that" wait "$rewinds"
 check "all is as it is now" everything
 unmount_fs
 
