@@ -4,7 +4,7 @@
 # What is promised of changes behind the mount: by a stress (coherence.c) for each mode and way to serve, and rule by
 # rule.  COHERENCE_SEED=N repeats a stress.
 # variants: default staged
-# sanitizers: address thread
+# sanitizers: thread
 # sanitized: staged
 # timeout: 400
 

@@ -8,6 +8,7 @@
 # milliseconds. Trees are built in the mount, changes on the server show, and sshfs can be killed and mounted again.
 set -euo pipefail
 . "$TOP/tests/lib/harness.sh"
+. "$TOP/tests/lib/disk.sh"
 . "$TOP/tests/lib/small-build.sh"
 . "$TOP/tests/lib/ports.sh"
 
@@ -61,11 +62,6 @@ end_sshfs() { # by which signal
     t_forget_process "$SSHFS"
 }
 gone() { ! stat "$MNT/unknown" >/dev/null 2>"$WORK/why" && grep -q 'not connected' "$WORK/why"; }
-disk() { # NAME: of the statistics of what is on disk
-    "$BUILD_DIR/client/stagectl" stats --json "$MNT" | python3 -c '
-import json, sys
-print(json.load(sys.stdin)["disk"][sys.argv[1]])' "$1"
-}
 written() { [ "$(disk written)" -ge 60 ] && [ "$(disk queued_bytes)" = 0 ]; }
 
 new_dirs

@@ -10,15 +10,10 @@
 set -euo pipefail
 . "$TOP/tests/lib/harness.sh"
 . "$TOP/tests/lib/slow-source.sh"
+. "$TOP/tests/lib/disk.sh"
 
 have_slowfs || skip_all "slowfs is not built"
 
-disk() { # NAME: of the statistics of what is on disk
-    ctl stats --json "$MNT" | python3 -c '
-import json, sys
-print(json.load(sys.stdin)["disk"][sys.argv[1]])' "$1"
-}
-is_disk() { [ "$(disk "$1")" = "$2" ]; }
 opens_of() { # CMD...: opens that reach the source meanwhile
     local before
     before=$(slow_count open)
