@@ -17,8 +17,8 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
-#define MARKER STG_DISK_MARKER
-#define MARKER_NEW STG_DISK_MARKER ".new"
+#define MARKER "stagefs-stage"
+#define MARKER_NEW "stagefs-stage.new"
 #define LOCK_NAME "lock"
 #define FORGETTING "forgetting"
 /* Who has the folder may be about to end; who says that he ends is waited for for longer. */

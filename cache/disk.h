@@ -40,8 +40,6 @@ struct stg_disk_name {
 
 /* The largest content that is kept. */
 #define STG_DISK_ENTRY_MAX_BYTES (UINT64_C(16) << 20)
-/* A file of that name is in each folder that is a stage directory. */
-#define STG_DISK_MARKER "stagefs-stage"
 /* The least that a store can be. */
 #define STG_DISK_MIN_BYTES (UINT64_C(4) << 20)
 

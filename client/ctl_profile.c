@@ -25,7 +25,7 @@
 #include <sys/xattr.h>
 #include <time.h>
 
-#define STAGE_MARKER "stagefs-stage" /* STG_DISK_MARKER, which is no affair of the client */
+#define STAGE_MARKER "stagefs-stage" /* of each stage directory, as of cache/disk.c */
 #define STATUS_SIGNAL 128            /* plus its number, as shells have it */
 #define STATUS_NO_COMMAND 127
 #define START_PAUSE_NS 5000000

@@ -245,13 +245,17 @@ static void complete(const struct stg_inode *folder, const struct stg_folder_ent
     ret_stx->stx_dev_minor = minor(folder->volume->device);
 }
 
+/* Is the name not there where what is kept has it not? */
+static bool has_last_word(const struct stg_folder *kept, const char *name) {
+    return stg_folder_tells_absent(kept) && stg_name_has_one_spelling(name) &&
+           stg_name_is_listed(name) && strlen(name) <= NAME_MAX;
+}
+
 bool stg_catalog_lacks(struct stg_inode *folder, const char *name) {
     const struct stg_folder *kept = stg_catalog_folder(folder);
     struct stg_folder_entry entry;
 
-    return kept && stg_folder_tells_absent(kept) && stg_name_has_one_spelling(name) &&
-           stg_name_is_listed(name) && strlen(name) <= NAME_MAX &&
-           !stg_folder_find(kept, name, &entry);
+    return kept && has_last_word(kept, name) && !stg_folder_find(kept, name, &entry);
 }
 
 int stg_catalog_lookup(struct stg_inode *folder, const char *name, struct stg_inode **ret_inode,
@@ -263,7 +267,7 @@ int stg_catalog_lookup(struct stg_inode *folder, const char *name, struct stg_in
     if (!kept || (folder != stg_fs.root && atomic_load(&folder->volume->replaced)))
         return -EAGAIN;
     if (!stg_folder_find(kept, name, &entry))
-        return stg_catalog_lacks(folder, name) ? -ENOENT : -EAGAIN;
+        return has_last_word(kept, name) ? -ENOENT : -EAGAIN;
     if (!entry.is_known || (folder->volume->handles && !entry.handle_bytes))
         return -EAGAIN;
     complete(folder, &entry, ret_stx);
@@ -397,8 +401,6 @@ static void add_entry(struct stg_folder_writer *writer, const struct stg_inode *
     stg_folder_add(writer, &entry);
 }
 
-static bool is_dots(const char *name) { return !strcmp(name, ".") || !strcmp(name, ".."); }
-
 /* Reads the folder behind `stream`. False where that is not all of it. */
 static bool read_all(struct stg_folder_writer *writer, const struct stg_inode *folder, DIR *stream,
                      const struct statx *self) {
@@ -411,7 +413,7 @@ static bool read_all(struct stg_folder_writer *writer, const struct stg_inode *f
     errno = 0;
     while (!atomic_load(&ending) && !writer->failed && (listed = readdir(stream))) {
         is_there = true;
-        if (!is_dots(listed->d_name)) {
+        if (!stg_name_is_dots(listed->d_name)) {
             add_entry(writer, folder, dirfd(stream), self, listed);
             has_letters = has_letters || !stg_name_has_one_case(listed->d_name);
             if (!*probe && !stg_name_turn_case(listed->d_name, probe))

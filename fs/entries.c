@@ -2,6 +2,7 @@
 #include "fs/entries.h"
 
 #include "fs/catalog.h"
+#include "fs/names.h"
 #include "util/cleanup.h"
 
 #include <dirent.h>
@@ -35,7 +36,7 @@ int stg_entries_each(struct stg_inode *folder, stg_entries_visit *visit, void *c
     }
     errno = 0;
     while (!result && (entry = readdir(stream))) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+        if (!stg_name_is_dots(entry->d_name))
             result = visit(entry->d_name, entry->d_type, context);
         errno = result ? errno : 0;
     }

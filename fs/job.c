@@ -9,6 +9,7 @@
 #include "fs/job.h"
 
 #include "fs/entries.h"
+#include "fs/names.h"
 #include "fs/ops.h"
 #include "fs/staging.h"
 #include "util/clock.h"
@@ -363,7 +364,7 @@ static int step(struct stg_inode *from, const char *name, const struct stg_calle
     struct statx stx;
     int error = !is_folder(from) ? -ENOTDIR : check_access(from, caller, X_OK);
 
-    if (!error && (!strcmp(name, "..") || !*name || !strcmp(name, ".")))
+    if (!error && (stg_name_is_dots(name)))
         error = -EINVAL;
     if (!error)
         error = stg_lookup_unanswered(from, name, ret_inode, &stx);

@@ -5,6 +5,10 @@
 #include <stddef.h>
 #include <string.h>
 
+bool stg_name_is_dots(const char *name) {
+    return !*name || !strcmp(name, ".") || !strcmp(name, "..");
+}
+
 bool stg_name_has_one_spelling(const char *name) {
     size_t length = strlen(name);
 

@@ -8,6 +8,9 @@
 
 #include <stdbool.h>
 
+/* Is it ".", ".." or nothing: no name that may be looked up in a folder? */
+bool stg_name_is_dots(const char *name);
+
 /* Can the source have no other spelling of that name but by its case? */
 bool stg_name_has_one_spelling(const char *name);
 

@@ -18,6 +18,7 @@
 #include "fs/catalog.h"
 #include "fs/coherence.h"
 #include "fs/listing.h"
+#include "fs/names.h"
 #include "fs/notify.h"
 #include "fs/record.h"
 #include "fs/reply.h"
@@ -230,7 +231,7 @@ static bool add_entry(struct listing *listing, const struct dirent64 *entry) {
     struct fuse_entry_param param;
     struct statx stx;
     size_t needed;
-    bool is_dots = !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..");
+    bool is_dots = stg_name_is_dots(entry->d_name);
 
     fill_plain(listing, entry, &param);
     if (!listing->plus) {

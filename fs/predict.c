@@ -6,6 +6,7 @@
 #include "cache/depscan.h"
 #include "fs/coherence.h"
 #include "fs/listing.h"
+#include "fs/names.h"
 #include "fs/ops.h"
 #include "fs/staging.h"
 #include "util/bytes.h"
@@ -58,10 +59,6 @@ bool stg_predict_is_on(enum stg_predictor which) {
 }
 
 bool stg_predict_is_ending(void) { return atomic_load(&ending); }
-
-bool stg_predict_is_dots(const char *name) {
-    return !*name || !strcmp(name, ".") || !strcmp(name, "..");
-}
 
 static bool is_any_on(void) { return stg_staging_cache() && stg_fs.options.predict; }
 
@@ -249,7 +246,7 @@ struct stg_inode *stg_predict_find(struct stg_inode *folder, const char *name) {
     struct statx stx;
     double left_s;
 
-    if (folder->type != (S_IFDIR >> 12) || stg_predict_is_dots(name) || stg_predict_is_ending())
+    if (folder->type != (S_IFDIR >> 12) || stg_name_is_dots(name) || stg_predict_is_ending())
         return NULL;
     stg_listing_read(folder);
     if (stg_listing_lacks(folder, name, &left_s))

@@ -32,9 +32,6 @@ bool stg_predict_push(enum stg_guess_kind kind, struct stg_inode *folder, const 
 /* The mount ends: what is being followed is given up. */
 bool stg_predict_is_ending(void);
 
-/* ".", ".." or nothing: no name that may be looked up in a folder. */
-bool stg_predict_is_dots(const char *name);
-
 /* Does the predictor hold back? Counts a guess that is not followed because of that. */
 bool stg_predict_holds_back(enum stg_predictor which);
 

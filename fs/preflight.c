@@ -8,6 +8,7 @@
 #include "config.h"
 #include "fs/coherence.h"
 #include "fs/folders.h"
+#include "fs/names.h"
 #include "fs/predict.h"
 #include "fs/predict_profile.h"
 #include "fs/readahead.h"
@@ -89,7 +90,7 @@ static int check_empty(const char *path) {
         return error;
     }
     while (!error && (entry = readdir(directory)))
-        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+        if (!stg_name_is_dots(entry->d_name))
             error = -ENOTEMPTY;
     (void)closedir(directory); /* read-only */
     if (error)

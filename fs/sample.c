@@ -6,6 +6,7 @@
 #include "fs/sample.h"
 
 #include "fs/inode.h"
+#include "fs/names.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 
@@ -33,7 +34,7 @@ static bool is_over(const struct walk *walk) {
 static void look_at(struct walk *walk, int folder, const char *name) {
     struct stat st;
 
-    if (!strcmp(name, ".") || !strcmp(name, "..") ||
+    if (stg_name_is_dots(name) ||
         fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) ||
         st.st_dev != walk->device)
         return;
