@@ -24,6 +24,8 @@
 #define PATIENCE_KILLED_MS 3000
 #define LOOK_MS 200
 #define PAUSE_MS 5
+/* So much is sent at once. */
+#define OUTGOING_BYTES ((size_t)64 << 10)
 /* What the process that writes has open. */
 #define CHILD_FD 3
 #define FOLDER_FD 4
@@ -133,9 +135,39 @@ struct item {
     size_t key_bytes;
 };
 
-static bool send_batch(struct patience *patience, const struct stg_disk_work *batch) {
-    bool sent = true;
+/* What is to be sent, many items at a time: each call that sends may wake who listens. */
+struct outgoing {
+    struct patience *patience;
+    size_t used;
+    char bytes[OUTGOING_BYTES];
+};
 
+static bool send_rest(struct outgoing *out) {
+    size_t used = out->used;
+
+    out->used = 0;
+    return !used || send_to(out->patience, out->bytes, used);
+}
+
+static bool send_later(struct outgoing *out, const void *bytes, size_t count) {
+    if (count > sizeof(out->bytes) - out->used && !send_rest(out))
+        return false;
+    if (count > sizeof(out->bytes))
+        return send_to(out->patience, bytes, count);
+    if (count)
+        memcpy(out->bytes + out->used, bytes, count);
+    out->used += count;
+    return true;
+}
+
+static bool send_batch(struct patience *patience, const struct stg_disk_work *batch) {
+    stg_auto_free struct outgoing *out = malloc(sizeof(*out));
+    bool sent = out != NULL;
+
+    if (sent) {
+        out->patience = patience;
+        out->used = 0;
+    }
     for (; sent && batch; batch = batch->next) {
         struct item item = {.kind = batch->kind,
                             .with_below = batch->with_below,
@@ -144,11 +176,11 @@ static bool send_batch(struct patience *patience, const struct stg_disk_work *ba
                             .content_bytes = batch->content_bytes,
                             .key_bytes = batch->key.bytes};
 
-        sent = send_to(patience, &item, sizeof(item)) &&
-               send_to(patience, batch->key.text, batch->key.bytes) &&
-               (!batch->content_bytes || send_to(patience, batch->content, batch->content_bytes));
+        sent = send_later(out, &item, sizeof(item)) &&
+               send_later(out, batch->key.text, batch->key.bytes) &&
+               send_later(out, batch->content, batch->content_bytes);
     }
-    return sent;
+    return sent && send_rest(out);
 }
 
 /* One item of a batch; NULL at the end. */

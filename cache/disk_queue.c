@@ -62,8 +62,15 @@ uint64_t stg_disk_forgotten(struct stg_disk *disk) {
     return forgotten;
 }
 
+static uint64_t batch_bytes(const struct stg_disk *disk) {
+    uint64_t part = disk->map_bytes / BATCH_MAP_PART;
+
+    return part < BATCH_MAX_BYTES ? part : BATCH_MAX_BYTES;
+}
+
 /* `forgotten` as of stg_disk_put(), for that alone. */
 static bool push(struct stg_disk *disk, struct stg_disk_work *work, uint64_t forgotten) {
+    bool is_first;
     bool taken;
 
     stg_lock_take(&disk->lock);
@@ -74,15 +81,18 @@ static bool push(struct stg_disk *disk, struct stg_disk_work *work, uint64_t for
     if (work->kind == STG_DISK_FORGET)
         note_forgotten_locked(disk, work);
     if (taken) {
-        if (disk->last)
-            disk->last->next = work;
-        else
+        is_first = !disk->first;
+        if (is_first)
             disk->first = work;
+        else
+            disk->last->next = work;
         disk->last = work;
         disk->pushed++;
         disk->queued_bytes += work->content_bytes + sizeof(*work);
         disk->forgets += work->kind == STG_DISK_FORGET;
-        pthread_cond_signal(&disk->filled);
+        /* Between these the thread gathers, and would be woken for nothing. */
+        if (is_first || disk->queued_bytes >= batch_bytes(disk))
+            pthread_cond_signal(&disk->filled);
     }
     stg_lock_drop(&disk->lock);
     return taken;
@@ -223,12 +233,6 @@ bool stg_disk_is_forgotten(struct stg_disk *disk, const char *path) {
 }
 
 /* ---- the thread ---- */
-
-static uint64_t batch_bytes(const struct stg_disk *disk) {
-    uint64_t part = disk->map_bytes / BATCH_MAP_PART;
-
-    return part < BATCH_MAX_BYTES ? part : BATCH_MAX_BYTES;
-}
 
 /* Waits until there is a batch that is worth a transaction; false at the end. */
 static bool gather_locked(struct stg_disk *disk) {
