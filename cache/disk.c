@@ -499,6 +499,21 @@ static void give_idle(struct stg_disk *disk, MDB_txn *txn) {
         mdb_txn_abort(txn);
 }
 
+/*
+ * Runs what reads with `*txn`, guarded. False where the store is damaged, which is the end of it.
+ */
+static bool read_with(struct stg_disk *disk, MDB_txn **txn, void (*run)(void *argument),
+                      void *argument) {
+    *txn = take_idle(disk);
+    if (stg_guard_run(run, argument)) {
+        give_idle(disk, *txn);
+        return true;
+    }
+    abandon(*txn);
+    stg_disk_fail(disk, MDB_CORRUPTED);
+    return false;
+}
+
 /* Nobody reads any more. */
 static void close_store(struct stg_disk *disk) {
     bool failed = atomic_load(&disk->state) == STG_DISK_FAILED;
@@ -609,14 +624,10 @@ static char *get(struct stg_disk *disk, struct stg_disk_name *name, bool any_len
     if (!stg_disk_is_usable(disk) || !stg_disk_key_make(name, &key) ||
         stg_disk_is_forgotten(disk, name->path))
         return NULL;
-    reading.txn = take_idle(disk);
-    if (!stg_guard_run(read_guarded, &reading)) {
+    if (!read_with(disk, &reading.txn, read_guarded, &reading)) {
         free(reading.content);
-        abandon(reading.txn);
-        stg_disk_fail(disk, MDB_CORRUPTED);
         return NULL;
     }
-    give_idle(disk, reading.txn);
     if (!reading.error) {
         stg_disk_touch(disk, &key);
         return reading.content;
@@ -670,16 +681,8 @@ static void look_below_guarded(void *argument) {
 bool stg_disk_has_below(struct stg_disk *disk, const char *path) {
     struct presence presence = {.disk = disk, .path = path};
 
-    if (!stg_disk_is_usable(disk))
-        return false;
-    presence.txn = take_idle(disk);
-    if (stg_guard_run(look_below_guarded, &presence)) {
-        give_idle(disk, presence.txn);
-        return presence.found;
-    }
-    abandon(presence.txn);
-    stg_disk_fail(disk, MDB_CORRUPTED);
-    return false;
+    return stg_disk_is_usable(disk) &&
+           read_with(disk, &presence.txn, look_below_guarded, &presence) && presence.found;
 }
 
 /* ---- folders ---- */
@@ -743,13 +746,58 @@ void stg_disk_each_folder(struct stg_disk *disk, void (*visit)(const char *folde
     walking->disk = disk;
     walking->visit = visit;
     walking->context = context;
-    walking->txn = take_idle(disk);
-    if (stg_guard_run(walk_guarded, walking)) {
-        give_idle(disk, walking->txn);
-    } else {
-        abandon(walking->txn);
-        stg_disk_fail(disk, MDB_CORRUPTED);
+    (void)read_with(disk, &walking->txn, walk_guarded, walking); /* or what was visited is all */
+}
+
+/* ---- what was asked for last ---- */
+
+struct recalling {
+    struct stg_disk *disk;
+    bool (*visit)(const char *path, void *context);
+    void *context;
+    MDB_txn *txn;
+};
+
+/* Visits what the place in the order is of, if that is the beginning of a file that has a path. */
+static bool visit_recent(struct recalling *recalling, const MDB_val *place) {
+    char path[STG_DISK_KEY_MAX_BYTES];
+    uint64_t offset;
+    uint64_t cost;
+    size_t length;
+    MDB_val key;
+
+    if (!stg_disk_parse_cost(place, &cost, &key))
+        return true;
+    length = strnlen(key.mv_data, key.mv_size);
+    if (key.mv_size != length + 1 + 2 * sizeof(offset))
+        return true;
+    memcpy(path, key.mv_data, length + 1);
+    memcpy(&offset, (char *)key.mv_data + length + 1, sizeof(offset));
+    return *path == '/' || offset || recalling->visit(path, recalling->context);
+}
+
+static void recall_guarded(void *argument) {
+    struct recalling *recalling = argument;
+    MDB_cursor *cursor;
+    MDB_val number;
+    MDB_val place;
+
+    if (begin_reading(recalling->disk, &recalling->txn))
+        return;
+    if (!mdb_cursor_open(recalling->txn, recalling->disk->order, &cursor)) {
+        while (!mdb_cursor_get(cursor, &number, &place, MDB_PREV) &&
+               visit_recent(recalling, &place))
+            ;
+        mdb_cursor_close(cursor);
     }
+}
+
+void stg_disk_each_recent(struct stg_disk *disk, bool (*visit)(const char *path, void *context),
+                          void *context) {
+    struct recalling recalling = {.disk = disk, .visit = visit, .context = context};
+
+    if (stg_disk_is_usable(disk))
+        (void)read_with(disk, &recalling.txn, recall_guarded, &recalling); /* as above */
 }
 
 struct stg_disk_view stg_disk_view(struct stg_disk *disk) {

@@ -114,6 +114,13 @@ void stg_disk_forget(struct stg_disk *disk, const char *path, bool with_below);
 void stg_disk_each_folder(struct stg_disk *disk, void (*visit)(const char *folder, void *context),
                           void *context);
 
+/*
+ * Calls `visit` with the path of each file of which the beginning is kept, what was asked for last
+ * first, until that says false. As above.
+ */
+void stg_disk_each_recent(struct stg_disk *disk, bool (*visit)(const char *path, void *context),
+                          void *context);
+
 /* What was changed cannot be named: nothing is given any more, to nobody. */
 void stg_disk_give_up(struct stg_disk *disk);
 

@@ -351,6 +351,40 @@ static void test_folders(void **state) {
     stop(disk);
 }
 
+struct visited {
+    char text[256];
+    unsigned left;
+};
+
+static bool note_recent(const char *path, void *context) {
+    struct visited *visited = context;
+
+    note_folder(path, visited->text);
+    return --visited->left;
+}
+
+static void test_recent(void **state) {
+    static const char *const paths[] = {"first", "a/used", "/77", "a/used too", "last"};
+    struct stg_disk_name part = name_of("part", 1, 4096, 10);
+    struct visited all = {.left = 100};
+    struct visited some = {.left = 2};
+    struct stg_disk *disk = start(SIZE);
+
+    (void)state;
+    for (size_t i = 0; i < STG_COUNT(paths); i++)
+        put(disk, paths[i], 1, 1, 10);
+    stg_disk_put(disk, &part, content_of(1, 10), stg_disk_forgotten(disk));
+    stg_disk_flush(disk);
+    assert_true(has(disk, "a/used", 1, 1, 10));
+    assert_true(has(disk, "a/used too", 1, 1, 10));
+    stg_disk_flush(disk);
+    stg_disk_each_recent(disk, note_recent, &all);
+    assert_string_equal(all.text, "a/used too a/used last first ");
+    stg_disk_each_recent(disk, note_recent, &some);
+    assert_string_equal(some.text, "a/used too a/used ");
+    stop(disk);
+}
+
 static uint64_t bytes_on_disk(void) {
     DIR *stream = opendir(stage);
     const struct dirent *entry;
@@ -781,6 +815,7 @@ int main(void) {
         TEST(test_killed_before_it_forgot),
         TEST(test_the_next_one_waits),
         TEST(test_folders),
+        TEST(test_recent),
         TEST(test_limit),
         TEST(test_churn),
         TEST(test_what_is_not_taken),
