@@ -4,6 +4,7 @@ start a daemon in the foreground and to end it again. Knows nothing of workloads
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 
@@ -28,6 +29,19 @@ def poll(seconds, condition):
             return False
         time.sleep(0.02)
     return True
+
+
+def started_as(arguments):
+    """The process that was started with these, and is still there, or None."""
+    wanted = b"".join(os.fsencode(a) + b"\0" for a in arguments)
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                if f.read() == wanted:
+                    return int(pid)
+        except OSError:
+            pass  # gone meanwhile
+    return None
 
 
 class System:
@@ -99,6 +113,30 @@ class System:
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+
+class BackgroundSystem(System):
+    """One that goes to the background by itself, once it is ready."""
+
+    def start(self, source, mounts, scratch, log_folder):
+        self.root = os.path.join(mounts, self.name)
+        os.makedirs(self.root, exist_ok=True)
+        arguments = self.command(source, self.root, scratch)
+        with open(os.path.join(log_folder, self.name + ".log"), "ab") as out:
+            started = subprocess.run(arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False,
+                                     timeout=START_SECONDS)
+        self.pid = started_as(arguments)
+        if started.returncode or not self.pid:
+            self.stop()
+            raise Failure(f"{self.name} did not mount: see its log")
+
+    def stop(self):
+        if is_mounted(self.root) and not poll(10, lambda: subprocess.run(
+                ["umount", self.root], stderr=subprocess.DEVNULL, check=False).returncode == 0):
+            subprocess.run(["umount", "-l", self.root], check=False)
+        if self.pid and not poll(STOP_SECONDS, lambda: not os.path.exists(f"/proc/{self.pid}")):
+            os.kill(self.pid, signal.SIGKILL)
+        self.pid = None
 
 
 def build_passthrough_hp(top, build):
