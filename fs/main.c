@@ -15,7 +15,8 @@
  *   iomode     how an inode's opens are served; backing and linger: the ids for that
  *   staging    which inode has which copy; keep: held for mappings; live: shared with writers;
  *              ranges: in pieces; waits: who is killed, or waits for too long
- *   tier       copies on disk, for the next mount
+ *   tier       copies on disk, for the next mount; catalog: folders of a tree that does not change;
+ *              primer: those are told to the kernel before the mount is ready
  *   predict    what is staged before it is asked for; predict_include, predict_sibling and
  *              predict_graph: how that is guessed
  *   coherence  how long the kernel may keep what; watch: the source's events; folders: the same by

@@ -20,6 +20,7 @@
 #include "fs/listing.h"
 #include "fs/names.h"
 #include "fs/notify.h"
+#include "fs/primer.h"
 #include "fs/record.h"
 #include "fs/reply.h"
 #include "util/cleanup.h"
@@ -80,7 +81,8 @@ static void free_handle(struct dir_handle *handle) {
 }
 
 /* Opens the folder; `room` bytes of it are read at once. 0 or -errno. */
-static int new_handle(struct stg_inode *inode, size_t room, struct dir_handle **ret_handle) {
+static int new_handle(fuse_req_t req, struct stg_inode *inode, size_t room,
+                      struct dir_handle **ret_handle) {
     struct dir_handle *handle = malloc(sizeof(*handle));
     const struct stg_folder *kept = stg_catalog_folder(inode);
     int fd = -1;
@@ -88,7 +90,7 @@ static int new_handle(struct stg_inode *inode, size_t room, struct dir_handle **
     if (!handle)
         return -ENOMEM;
     if (!kept)
-        fd = stg_inode_open(inode, O_RDONLY | O_DIRECTORY);
+        fd = stg_primer_asks(req) ? -EAGAIN : stg_inode_open(inode, O_RDONLY | O_DIRECTORY);
     if (!kept && fd < 0) {
         free(handle);
         return fd;
@@ -122,7 +124,7 @@ void stg_op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi
         stg_reply_result(req, -ENOSYS);
         return;
     }
-    error = new_handle(stg_inode_of(nodeid), DIR_BUFFER_BYTES, &handle);
+    error = new_handle(req, stg_inode_of(nodeid), DIR_BUFFER_BYTES, &handle);
     if (error) {
         stg_reply_result(req, error);
         return;
@@ -241,7 +243,7 @@ static bool add_entry(struct listing *listing, const struct dirent64 *entry) {
         /* One that cannot be looked up is listed all the same: the kernel asks when it must. */
         if (!is_dots &&
             fuse_add_direntry_plus(listing->req, NULL, 0, entry->d_name, NULL, 0) <= room &&
-            !stg_lookup(listing->inode, entry->d_name, &inode, &stx))
+            !stg_lookup_for(listing->req, listing->inode, entry->d_name, &inode, &stx))
             stg_reply_fill_entry(listing->inode, inode, &stx, &param);
         needed =
             fuse_add_direntry_plus(listing->req, at, room, entry->d_name, &param, entry->d_off);
@@ -281,7 +283,7 @@ static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
     bool doubted;
 
     if (!result && !handle)
-        result = new_handle(listing.inode, room_for(size, plus), &handle);
+        result = new_handle(req, listing.inode, room_for(size, plus), &handle);
     if (result) {
         stg_reply_result(req, of_removed(fi, result));
         return;

@@ -10,6 +10,7 @@
 #include "fs/held.h"
 #include "fs/live.h"
 #include "fs/notify.h"
+#include "fs/primer.h"
 #include "fs/ranges.h"
 #include "fs/record.h"
 #include "fs/reply.h"
@@ -77,6 +78,10 @@ void stg_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
     stg_auto_free char *buffer = NULL;
     ssize_t got;
 
+    if (stg_primer_asks_too_much(req, stg_inode_of(nodeid))) {
+        stg_reply_result(req, -EAGAIN);
+        return;
+    }
     if (stg_fs.no_open) {
         stg_record_read(stg_inode_of(nodeid));
         atomic_store(&stg_inode_of(nodeid)->paged, true); /* first: see stg_coherence_saw() */

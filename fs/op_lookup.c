@@ -2,6 +2,7 @@
 /* Owns lookup and forget: names to inodes. */
 #include "fs/ops.h"
 
+#include "fs/absent.h"
 #include "fs/catalog.h"
 #include "fs/coherence.h"
 #include "fs/fdcache.h"
@@ -11,6 +12,7 @@
 #include "fs/listing.h"
 #include "fs/place.h"
 #include "fs/predict.h"
+#include "fs/primer.h"
 #include "fs/record.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
@@ -138,6 +140,18 @@ int stg_lookup(struct stg_inode *parent, const char *name, struct stg_inode **re
     return error;
 }
 
+int stg_lookup_for(fuse_req_t req, struct stg_inode *parent, const char *name,
+                   struct stg_inode **ret_inode, struct statx *ret_stx) {
+    int error;
+
+    if (!stg_primer_asks(req))
+        return stg_lookup(parent, name, ret_inode, ret_stx);
+    error = find_kept(parent, name, ret_inode, ret_stx);
+    if (!error)
+        stg_coherence_saw(*ret_inode, ret_stx);
+    return error;
+}
+
 static void reply_absent(fuse_req_t req, double keep_s) {
     struct fuse_entry_param absent = {.entry_timeout = keep_s};
 
@@ -156,12 +170,15 @@ void stg_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
     if (stg_listing_lacks(folder, name, &absent_s)) {
         stg_predict_probed(folder, name);
         stg_record_asked(folder, name, false);
+        stg_absent_asked(folder, name);
         reply_absent(req, stg_lease_absent_s(folder, name, absent_s));
         return;
     }
     if (slow)
         stg_inode_ref(folder); /* the kernel may forget it once it is answered */
-    error = stg_lookup(folder, name, &inode, &stx);
+    error = stg_lookup_for(req, folder, name, &inode, &stx);
+    if (error == -ENOENT)
+        stg_absent_asked(folder, name);
     if (slow)
         stg_predict_probed(folder, name); /* which is gone with the answer */
     stg_record_asked(folder, name, !error);

@@ -21,6 +21,10 @@ void stg_op_readlink(fuse_req_t req, fuse_ino_t nodeid);
 int stg_lookup(struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
                struct statx *ret_stx);
 
+/* The same for the answer to `req`: for the one of primer.h from the catalog alone, or -EAGAIN. */
+int stg_lookup_for(fuse_req_t req, struct stg_inode *parent, const char *name,
+                   struct stg_inode **ret_inode, struct statx *ret_stx);
+
 /* The same where the caller has the object open (any descriptor; borrowed). */
 int stg_lookup_fd(int fd, struct stg_inode *parent, const char *name, struct stg_inode **ret_inode,
                   struct statx *ret_stx);

@@ -4,6 +4,7 @@
  */
 #include "fs/session.h"
 
+#include "fs/absent.h"
 #include "fs/catalog.h"
 #include "fs/coherence.h"
 #include "fs/creds.h"
@@ -281,6 +282,7 @@ static int mount_and_loop(void) {
     stg_reattach_stop();
     stg_sync_stop();
     stg_catalog_stop();
+    stg_absent_stop();
     stg_listing_stop(); /* before those that wait for a folder to be read */
     stg_job_stop();
     stg_predict_stop();
@@ -312,8 +314,10 @@ int stg_session_run(void) {
         error = make_root();
     if (error)
         stg_error("cannot start: %s", strerror(-error));
-    if (!error)
+    if (!error) {
         stg_catalog_start();
+        stg_absent_start();
+    }
     if (!error)
         error = make_session();
     if (!error) {

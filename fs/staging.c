@@ -56,7 +56,7 @@ static _Atomic uint64_t pressure_events;
 /* ---- looking ---- */
 
 /* Where one that the catalog tells is not the one that the source tells, it is left out. */
-static struct stg_identity identity_of(const struct statx *stx) {
+struct stg_identity stg_staging_identity(const struct statx *stx) {
     bool counts = !stg_catalog_has_own_numbers();
 
     return (struct stg_identity){
@@ -110,7 +110,7 @@ static void saw(struct stg_inode *inode, const struct statx *stx, bool follow) {
     atomic_store_explicit(&inode->size_bytes, stx->stx_size, memory_order_relaxed);
     if (!cache || !inode->staged)
         return;
-    now = identity_of(stx);
+    now = stg_staging_identity(stx);
     lock = stg_inode_io_lock(inode);
     stg_lock_take(lock);
     inode->staged->looked_ns = stg_clock_monotonic_ns();
@@ -202,7 +202,7 @@ static int source_identify(void *context, int handle, bool fresh,
     if (statx(handle, "", AT_EMPTY_PATH | (fresh ? AT_STATX_FORCE_SYNC : AT_STATX_DONT_SYNC),
               STATX_BASIC_STATS, &stx))
         return -errno;
-    *ret_identity = identity_of(&stx);
+    *ret_identity = stg_staging_identity(&stx);
     return 0;
 }
 

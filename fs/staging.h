@@ -39,6 +39,9 @@ struct stg_staged {
 };
 #define STG_STAGED_NO_MODE (-1)
 
+/* What a copy is compared by. */
+struct stg_identity stg_staging_identity(const struct statx *stx);
+
 /* Starts the engine, where the options ask for staging; after the session is there. 0 or -errno. */
 int stg_staging_start(void);
 

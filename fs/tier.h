@@ -58,6 +58,9 @@ void stg_tier_add_folders(struct stg_profile *profile);
 /* As of source.h. May look at the source. */
 bool stg_tier_lasting(struct stg_inode *inode, char *path, bool *ret_numbers_last);
 
+/* Is the beginning of the file kept, as of what `now` describes? */
+bool stg_tier_has(struct stg_inode *inode, const struct stg_identity *now);
+
 /* The content of the file was changed, or may have been. */
 void stg_tier_changed(struct stg_inode *inode);
 
