@@ -69,8 +69,8 @@ known_alone() {
 }
 # Of five mounts: pages that nobody uses the kernel may take back at any time.
 is_primed() {
-    local turn why
-    for turn in 1 2 3 4 5; do
+    local why
+    for _ in 1 2 3 4 5; do
         mount_background || return 1
         why=$(known_alone) && unmount_background && return 0
         unmount_background || return 1
