@@ -150,6 +150,7 @@ def build_passthrough_hp(top, build):
         return None, "g++ is not installed"
     if os.path.exists(target) and os.path.getmtime(target) >= os.path.getmtime(source):
         return target, ""
+    os.makedirs(build, exist_ok=True)
     flags = subprocess.run(["pkg-config", "--static", "--cflags", "--libs", "fuse3"],
                            env={**os.environ, "PKG_CONFIG_PATH": os.path.join(deps, "lib/pkgconfig")},
                            capture_output=True, text=True, check=False)
