@@ -617,9 +617,13 @@ static void note_miss(struct stg_disk *disk, const char *path, int error) {
     }
 }
 
-static char *get(struct stg_disk *disk, struct stg_disk_name *name, bool any_length) {
+/* What can be wanted besides. */
+enum { ANY_LENGTH = 1, UNNOTICED = 2 };
+
+static char *get(struct stg_disk *disk, struct stg_disk_name *name, int how) {
     struct stg_disk_key key;
-    struct reading reading = {.disk = disk, .name = name, .key = &key, .any_length = any_length};
+    struct reading reading = {
+        .disk = disk, .name = name, .key = &key, .any_length = how & ANY_LENGTH};
 
     if (!stg_disk_is_usable(disk) || !stg_disk_key_make(name, &key) ||
         stg_disk_is_forgotten(disk, name->path))
@@ -629,7 +633,8 @@ static char *get(struct stg_disk *disk, struct stg_disk_name *name, bool any_len
         return NULL;
     }
     if (!reading.error) {
-        stg_disk_touch(disk, &key);
+        if (!(how & UNNOTICED))
+            stg_disk_touch(disk, &key);
         return reading.content;
     }
     free(reading.content);
@@ -639,7 +644,7 @@ static char *get(struct stg_disk *disk, struct stg_disk_name *name, bool any_len
 
 char *stg_disk_get(struct stg_disk *disk, const struct stg_disk_name *name) {
     struct stg_disk_name exact = *name;
-    char *content = name->bytes ? get(disk, &exact, false) : NULL;
+    char *content = name->bytes ? get(disk, &exact, 0) : NULL;
 
     if (content) {
         atomic_fetch_add(&disk->hits, 1);
@@ -650,7 +655,12 @@ char *stg_disk_get(struct stg_disk *disk, const struct stg_disk_name *name) {
 
 char *stg_disk_find(struct stg_disk *disk, struct stg_disk_name *name) {
     name->bytes = 0; /* the least: the search begins there */
-    return get(disk, name, true);
+    return get(disk, name, ANY_LENGTH);
+}
+
+char *stg_disk_peek(struct stg_disk *disk, struct stg_disk_name *name) {
+    name->bytes = 0;
+    return get(disk, name, ANY_LENGTH | UNNOTICED);
 }
 
 struct presence {
@@ -751,6 +761,9 @@ void stg_disk_each_folder(struct stg_disk *disk, void (*visit)(const char *folde
 
 /* ---- what was asked for last ---- */
 
+/* So many entries are looked at: of a large store the rest is of long ago. */
+#define RECENT_MAX 200000
+
 struct recalling {
     struct stg_disk *disk;
     bool (*visit)(const char *path, void *context);
@@ -785,8 +798,10 @@ static void recall_guarded(void *argument) {
     if (begin_reading(recalling->disk, &recalling->txn))
         return;
     if (!mdb_cursor_open(recalling->txn, recalling->disk->order, &cursor)) {
-        while (!mdb_cursor_get(cursor, &number, &place, MDB_PREV) &&
-               visit_recent(recalling, &place))
+        for (unsigned left = RECENT_MAX;
+             left && !mdb_cursor_get(cursor, &number, &place, MDB_PREV) &&
+             visit_recent(recalling, &place);
+             left--)
             ;
         mdb_cursor_close(cursor);
     }

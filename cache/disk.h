@@ -85,6 +85,9 @@ char *stg_disk_get(struct stg_disk *disk, const struct stg_disk_name *name);
  */
 char *stg_disk_find(struct stg_disk *disk, struct stg_disk_name *name);
 
+/* The same, and it does not count as being asked for. */
+char *stg_disk_peek(struct stg_disk *disk, struct stg_disk_name *name);
+
 /* Is anything kept of that path, or below it? Reads the disk; false where it is not to be read. */
 bool stg_disk_has_below(struct stg_disk *disk, const char *path);
 
@@ -116,7 +119,7 @@ void stg_disk_each_folder(struct stg_disk *disk, void (*visit)(const char *folde
 
 /*
  * Calls `visit` with the path of each file of which the beginning is kept, what was asked for last
- * first, until that says false. As above.
+ * first, until that says false; of a large store not all. As above.
  */
 void stg_disk_each_recent(struct stg_disk *disk, bool (*visit)(const char *path, void *context),
                           void *context);

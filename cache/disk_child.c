@@ -24,8 +24,6 @@
 #define PATIENCE_KILLED_MS 3000
 #define LOOK_MS 200
 #define PAUSE_MS 5
-/* So much is sent at once. */
-#define OUTGOING_BYTES ((size_t)64 << 10)
 /* What the process that writes has open. */
 #define CHILD_FD 3
 #define FOLDER_FD 4
@@ -139,7 +137,7 @@ struct item {
 struct outgoing {
     struct patience *patience;
     size_t used;
-    char bytes[OUTGOING_BYTES];
+    char *bytes; /* STG_DISK_OUTGOING_BYTES of them */
 };
 
 static bool send_rest(struct outgoing *out) {
@@ -150,9 +148,9 @@ static bool send_rest(struct outgoing *out) {
 }
 
 static bool send_later(struct outgoing *out, const void *bytes, size_t count) {
-    if (count > sizeof(out->bytes) - out->used && !send_rest(out))
+    if (count > STG_DISK_OUTGOING_BYTES - out->used && !send_rest(out))
         return false;
-    if (count > sizeof(out->bytes))
+    if (count > STG_DISK_OUTGOING_BYTES)
         return send_to(out->patience, bytes, count);
     if (count)
         memcpy(out->bytes + out->used, bytes, count);
@@ -161,13 +159,9 @@ static bool send_later(struct outgoing *out, const void *bytes, size_t count) {
 }
 
 static bool send_batch(struct patience *patience, const struct stg_disk_work *batch) {
-    stg_auto_free struct outgoing *out = malloc(sizeof(*out));
-    bool sent = out != NULL;
+    struct outgoing out = {.patience = patience, .bytes = patience->disk->outgoing};
+    bool sent = true;
 
-    if (sent) {
-        out->patience = patience;
-        out->used = 0;
-    }
     for (; sent && batch; batch = batch->next) {
         struct item item = {.kind = batch->kind,
                             .with_below = batch->with_below,
@@ -176,11 +170,11 @@ static bool send_batch(struct patience *patience, const struct stg_disk_work *ba
                             .content_bytes = batch->content_bytes,
                             .key_bytes = batch->key.bytes};
 
-        sent = send_later(out, &item, sizeof(item)) &&
-               send_later(out, batch->key.text, batch->key.bytes) &&
-               send_later(out, batch->content, batch->content_bytes);
+        sent = send_later(&out, &item, sizeof(item)) &&
+               send_later(&out, batch->key.text, batch->key.bytes) &&
+               send_later(&out, batch->content, batch->content_bytes);
     }
-    return sent && send_rest(out);
+    return sent && send_rest(&out);
 }
 
 /* One item of a batch; NULL at the end. */

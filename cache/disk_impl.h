@@ -88,6 +88,8 @@ struct stg_disk_work {
 
 #define STG_DISK_IDLE_MAX 64
 #define STG_DISK_TOUCHED_BITS (1U << 20)
+/* So much is sent to the process that writes at once. */
+#define STG_DISK_OUTGOING_BYTES ((size_t)64 << 10)
 
 struct stg_disk {
     char *path;
@@ -132,10 +134,11 @@ struct stg_disk {
     bool running;
     pthread_t thread;
 
-    pid_t child;                   /* that writes; 0: none */
-    int child_fd;                  /* the socket to it, and in it to us; the writing thread's own */
-    _Atomic int64_t full_until_ns; /* monotonic */
-    struct stg_disk_totals totals; /* the child's own, as all below that is not atomic */
+    pid_t child;  /* that writes; 0: none */
+    int child_fd; /* the socket to it, and in it to us; the writing thread's own */
+    char outgoing[STG_DISK_OUTGOING_BYTES]; /* what is to be sent; the same thread's */
+    _Atomic int64_t full_until_ns;          /* monotonic */
+    struct stg_disk_totals totals;          /* the child's own, as all below that is not atomic */
     _Atomic uint64_t used_bytes;
     _Atomic uint64_t entries;
     _Atomic uint64_t hits, hit_bytes, written_entries, written_bytes, evicted, overrun, corrupt;

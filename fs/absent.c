@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Owns the list of the names, each as a path with its NUL behind the one before, which is the form
- * on disk as well; and a table of where in it each path begins.
+ * Owns the list of the names, each as a path with its NUL behind the one before; and a table of
+ * where in it each path begins.
+ *
+ * On disk it has one length always, with NULs at its end, which compress well: so that it takes the
+ * place of the one before, and nothing has to be forgotten for it.
  */
 #include "fs/absent.h"
 
@@ -21,7 +24,7 @@
 static const struct stg_identity form = {.size_bytes = 1};
 
 /* What is beyond that is left out. */
-#define LIST_MAX_BYTES ((size_t)4 << 20)
+#define LIST_MAX_BYTES ((size_t)1 << 20)
 /* Where a mount begins with more, the older half goes: who asked for it may be gone. */
 #define LIST_FULL_BYTES (LIST_MAX_BYTES / 2)
 #define SLOTS_MIN 1024
@@ -31,7 +34,7 @@ static char *list; /* protected by lock, as all below */
 static size_t used;
 static size_t room;
 static size_t count;
-static size_t kept_bytes; /* so much of it is on disk */
+static bool is_new; /* not as it is on disk */
 /* By the hash of a path: where it begins, counted from 1; 0: free. A power of two of them. */
 static uint32_t *slots;
 static size_t slot_count;
@@ -67,10 +70,10 @@ static bool make_room_locked(size_t bytes) {
     size_t wanted = room ? room : 4096;
     char *more;
 
+    if (used + bytes >= LIST_MAX_BYTES) /* with a NUL behind the last */
+        return false;
     if (used + bytes <= room)
         return true;
-    if (used + bytes > LIST_MAX_BYTES)
-        return false;
     while (wanted < used + bytes)
         wanted *= 2;
     more = realloc(list, wanted);
@@ -94,24 +97,28 @@ static void add_locked(const char *path) {
     memcpy(list + used, path, bytes);
     used += bytes;
     count++;
+    is_new = true;
 }
 
 void stg_absent_start(void) {
     struct stg_disk_name name = {.path = KEPT_AS, .now = form};
     stg_auto_free char *kept = NULL;
+    size_t bytes = 0;
     size_t at = 0;
 
-    if (!stg_catalog_is_there())
+    if (stg_catalog_is_there())
+        kept = stg_disk_find(stg_tier_disk(), &name);
+    if (!kept || name.bytes != LIST_MAX_BYTES)
         return;
-    kept = stg_disk_find(stg_tier_disk(), &name);
-    if (!kept || !name.bytes || kept[name.bytes - 1])
-        return;
+    kept[LIST_MAX_BYTES - 1] = '\0'; /* as it was written */
+    while (bytes < LIST_MAX_BYTES && kept[bytes])
+        bytes += strlen(kept + bytes) + 1;
     stg_lock_take(&lock);
-    while (name.bytes - at > LIST_FULL_BYTES)
+    while (bytes - at > LIST_FULL_BYTES)
         at += strlen(kept + at) + 1;
-    kept_bytes = at ? 0 : name.bytes;
-    for (; at < name.bytes; at += strlen(kept + at) + 1)
-        add_locked(kept + at);
+    for (size_t old = at; old < bytes; old += strlen(kept + old) + 1)
+        add_locked(kept + old);
+    is_new = at; /* what is left out goes on disk, too */
     stg_lock_drop(&lock);
 }
 
@@ -119,7 +126,7 @@ void stg_absent_asked(struct stg_inode *folder, const char *name) {
     char path[PATH_MAX + NAME_MAX + 2];
     size_t length;
 
-    if (!stg_catalog_is_there() || stg_catalog_is_over() || !stg_where(folder, path))
+    if (!stg_catalog_is_there() || stg_catalog_is_over() || !stg_where_found(folder, path))
         return;
     length = strlen(path);
     (void)snprintf(path + length, sizeof(path) - length, "%s%s", length ? "/" : "", name);
@@ -135,24 +142,29 @@ void stg_absent_each(void (*visit)(const char *path, void *context), void *conte
     stg_lock_drop(&lock);
 }
 
-/* Puts the list in the place of the one that is on disk. */
-static void keep_locked(void) {
-    struct stg_disk *disk = stg_tier_disk();
-    struct stg_disk_name name = {.path = KEPT_AS, .now = form, .bytes = used};
+/* Takes the list out, as it is to be on disk; NULL where that has it, or without memory. */
+static char *take_out(void) {
+    char *taken = NULL;
 
-    stg_disk_forget(disk, KEPT_AS, false);
-    (void)stg_disk_put(disk, &name, list, stg_disk_forgotten(disk)); /* or it is not kept */
-    list = NULL;
-}
-
-void stg_absent_stop(void) {
     stg_lock_take(&lock);
-    if (used != kept_bytes && !stg_catalog_is_over())
-        keep_locked();
+    if (is_new && !stg_catalog_is_over())
+        taken = calloc(1, LIST_MAX_BYTES);
+    if (taken)
+        memcpy(taken, list, used);
     free(list);
     free(slots);
     list = NULL;
     slots = NULL;
-    used = room = count = kept_bytes = slot_count = 0;
+    used = room = count = slot_count = 0;
     stg_lock_drop(&lock);
+    return taken;
+}
+
+void stg_absent_stop(void) {
+    struct stg_disk_name name = {.path = KEPT_AS, .now = form, .bytes = LIST_MAX_BYTES};
+    struct stg_disk *disk = stg_tier_disk();
+    char *taken = take_out();
+
+    if (taken) /* what cannot be kept is lost */
+        (void)stg_disk_put(disk, &name, taken, stg_disk_forgotten(disk));
 }

@@ -68,10 +68,14 @@ uint64_t stg_catalog_written(void) { return atomic_load(&written); }
 /* Does the top that is kept fit that of the source? Without it nothing tells. */
 static bool is_top_kept(void) { return stg_catalog_folder(stg_fs.root) != NULL; }
 
+bool stg_catalog_is_possible(void) {
+    return stg_fs.options.coherence == STG_COHERENCE_FROZEN && stg_fs.options.read_only &&
+           stg_tier_disk();
+}
+
 void stg_catalog_start(void) {
-    const struct stg_options *options = &stg_fs.options;
     struct stg_disk *disk = stg_tier_disk();
-    bool may = options->coherence == STG_COHERENCE_FROZEN && options->read_only;
+    bool may = stg_catalog_is_possible();
 
     if (!disk || (may && stg_mounts_has_below()))
         return;

@@ -27,6 +27,9 @@
  */
 void stg_catalog_start(void);
 
+/* May there be one, by the options alone? */
+bool stg_catalog_is_possible(void);
+
 /* Ends the threads that read folders. */
 void stg_catalog_stop(void);
 

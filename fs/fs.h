@@ -36,7 +36,7 @@ struct stg_fs {
     gid_t daemon_gid;
     bool refused;  /* the kernel has not what was insisted on; set in init */
     int ready_fd;  /* told once the kernel has answered; -1 in the foreground */
-    pid_t starter; /* the process that waits for that */
+    pid_t starter; /* the process that waits for that, and walks then; 0: none walks */
 };
 
 /* The one mount of this process. libfuse hands out its own pointer too; both are the same. */

@@ -282,6 +282,9 @@ static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
     int result = buffer ? 0 : -ENOMEM;
     bool doubted;
 
+    /* What is not kept any more is left to who needs it. */
+    if (!result && stg_primer_asks(req) && !stg_catalog_folder(listing.inode))
+        result = -EAGAIN;
     if (!result && !handle)
         result = new_handle(req, listing.inode, room_for(size, plus), &handle);
     if (result) {

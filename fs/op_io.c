@@ -72,14 +72,30 @@ static ssize_t read_source(struct stg_inode *inode, int fd, char *buffer, size_t
     return got < 0 ? stg_io_read_whole(fd, buffer, size, offset) : got;
 }
 
+/* What is kept on disk of the file's beginning; nobody is asked, and nothing begun. */
+static void read_for_primer(fuse_req_t req, struct stg_inode *inode, size_t size, off_t offset) {
+    stg_auto_free char *content = NULL;
+    uint64_t file_bytes = 0;
+    uint64_t bytes = 0;
+    uint64_t end;
+
+    atomic_store(&inode->paged, true); /* first: see stg_coherence_saw() */
+    content = stg_primer_content(inode, &bytes, &file_bytes);
+    end = (uint64_t)offset + size < file_bytes ? (uint64_t)offset + size : file_bytes;
+    if (!content || end > bytes || end < (uint64_t)offset)
+        stg_reply_result(req, -EAGAIN);
+    else
+        (void)fuse_reply_buf(req, content + offset, end - (uint64_t)offset); /* nothing to undo */
+}
+
 void stg_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
                  struct fuse_file_info *fi) {
     auto_call_fd call = {.fd = -1};
     stg_auto_free char *buffer = NULL;
     ssize_t got;
 
-    if (stg_primer_asks_too_much(req, stg_inode_of(nodeid))) {
-        stg_reply_result(req, -EAGAIN);
+    if (stg_primer_asks(req)) {
+        read_for_primer(req, stg_inode_of(nodeid), size, offset);
         return;
     }
     if (stg_fs.no_open) {

@@ -158,6 +158,21 @@ static void reply_absent(fuse_req_t req, double keep_s) {
     (void)fuse_reply_entry(req, &absent); /* nothing to undo */
 }
 
+/* For who primes the kernel: what is kept, and nobody is asked. */
+static void answer_primer(fuse_req_t req, struct stg_inode *folder, const char *name,
+                          double absent_s) {
+    struct stg_inode *inode;
+    struct statx stx;
+    int error = stg_lookup_for(req, folder, name, &inode, &stx);
+
+    if (!error)
+        stg_reply_entry(req, folder, name, inode, &stx);
+    else if (error == -ENOENT && absent_s > 0)
+        reply_absent(req, absent_s);
+    else
+        stg_reply_result(req, error);
+}
+
 void stg_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
     stg_auto_look looking = stg_coherence_enter();
     struct stg_inode *folder = stg_inode_of(parent);
@@ -167,6 +182,10 @@ void stg_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
     struct statx stx;
     int error;
 
+    if (stg_primer_asks(req)) {
+        answer_primer(req, folder, name, absent_s);
+        return;
+    }
     if (stg_listing_lacks(folder, name, &absent_s)) {
         stg_predict_probed(folder, name);
         stg_record_asked(folder, name, false);
@@ -176,7 +195,7 @@ void stg_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
     }
     if (slow)
         stg_inode_ref(folder); /* the kernel may forget it once it is answered */
-    error = stg_lookup_for(req, folder, name, &inode, &stx);
+    error = stg_lookup(folder, name, &inode, &stx);
     if (error == -ENOENT)
         stg_absent_asked(folder, name);
     if (slow)

@@ -23,7 +23,6 @@
 #include "fs/live.h"
 #include "fs/notify.h"
 #include "fs/place.h"
-#include "fs/primer.h"
 #include "fs/ranges.h"
 #include "fs/record.h"
 #include "fs/reply.h"
@@ -275,10 +274,6 @@ void stg_op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
 
     if (stg_fs.no_open) { /* and no other open will come, fs/fuse/file.c:fuse_file_open() */
         stg_reply_result(req, -ENOSYS);
-        return;
-    }
-    if (stg_primer_asks_too_much(req, inode)) {
-        stg_reply_result(req, -EAGAIN);
         return;
     }
     if ((fi->flags & O_ACCMODE) != O_WRONLY)

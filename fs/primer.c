@@ -12,29 +12,34 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
-/* Who is to wait for longer than that for a mount would rather have it than know all its names. */
+/* Who waits for a mount would rather have it than know all its names: for so long names are told,
+ * and until then content. */
+#define LIST_NS INT64_C(500000000)
 #define WALK_NS INT64_C(1000000000)
-/* With the last request, on a busy machine. */
-#define KNOWN_NS (INT64_C(5) * 1000000000)
+/* The walk does not begin later than that after the daemon has begun to wait for it; */
+#define START_NS (INT64_C(5) * 1000000000)
+/* which knows its requests for longer than it may take then, on a busy machine, too. */
+#define KNOWN_NS (INT64_C(10) * 1000000000)
 /* The kernel, and the daemon, keep about a kilobyte for each. */
 #define NAMES_MAX 100000
 /* Of each listing only what the first request brings comes with attributes: so it asks for much. */
 #define LISTING_BYTES (1 << 20)
-
-/* Of larger files what is read is not all that is read of them; and of all together. */
-#define FILE_MAX_BYTES (1 << 20)
+/* A file is read where one piece has all of it (PIECE_BYTES_MIN in ranges.c); and all together. */
+#define FILE_MAX_BYTES (256 << 10)
 #define CONTENT_MAX_BYTES (UINT64_C(64) << 20)
 #define FILES_MAX 50000
 
 /* What the daemon tells: each of these with a path from the top behind it, and a NUL. */
 #define IS_ABSENT '-'
-#define IS_READ 'r'
-#define IS_OPENED 'o' /* each open is told, and the copy that serves it is made then */
+#define IS_FILE 'r'
 
 /* ---- the walk ---- */
 
@@ -49,6 +54,17 @@ struct walk {
     size_t names;
     uint64_t bytes; /* of what is read */
 };
+
+/*
+ * Opens what has that path in the mount, and nothing that a link or another mount has put there:
+ * where that leads, somebody might wait for ever.
+ */
+static int open_inside(const struct walk *walk, const char *path, uint64_t flags) {
+    struct open_how how = {.flags = flags | O_NOFOLLOW | O_CLOEXEC,
+                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV};
+
+    return (int)syscall(SYS_openat2, walk->root_fd, path, &how, sizeof(how));
+}
 
 /* One folder more, which is left out where there is no memory for it. */
 static void add_folder(struct walk *walk, const char *parent, const char *name) {
@@ -68,73 +84,92 @@ static void add_folder(struct walk *walk, const char *parent, const char *name) 
 }
 
 static void list(struct walk *walk, const char *path) {
-    stg_auto_fd int fd =
-        openat(walk->root_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    stg_auto_fd int fd = open_inside(walk, path, O_RDONLY | O_DIRECTORY);
     ssize_t got;
 
     while (fd >= 0 && (got = getdents64(fd, walk->buffer, LISTING_BYTES)) > 0) {
         for (ssize_t at = 0; at < got;) {
             const struct dirent64 *entry = (const struct dirent64 *)(void *)(walk->buffer + at);
 
-            if (entry->d_type == DT_DIR && !stg_name_is_dots(entry->d_name))
-                add_folder(walk, path, entry->d_name);
-            walk->names++;
+            if (!stg_name_is_dots(entry->d_name)) {
+                walk->names++;
+                if (entry->d_type == DT_DIR)
+                    add_folder(walk, path, entry->d_name);
+            }
             at += entry->d_reclen;
         }
     }
 }
 
-/* Is there room and time for more? */
-static bool goes_on(const struct walk *walk) {
-    return walk->names < NAMES_MAX && stg_clock_monotonic_ns() < walk->until_ns;
+static bool has_time(const struct walk *walk) { return stg_clock_monotonic_ns() < walk->until_ns; }
+
+/* From above: what is nearer to the top is asked for by more. */
+static void list_all(struct walk *walk) {
+    list(walk, ".");
+    for (; walk->next < walk->count && walk->names < NAMES_MAX && has_time(walk); walk->next++)
+        list(walk, walk->paths[walk->next]);
 }
 
 static void ask(struct walk *walk, const char *path) {
-    struct stat info;
-
-    (void)fstatat(walk->root_fd, path, &info, AT_SYMLINK_NOFOLLOW); /* the answer is the kernel's */
+    stg_fd_close(open_inside(walk, path, O_PATH)); /* the answer is the kernel's */
 }
 
-/* The kernel reads it, while this goes on. */
-static void read_file(struct walk *walk, const char *path, bool is_read) {
-    struct stat info;
-    int fd;
+/* Opens the file, if it is one that is to be read. A descriptor, or negative. */
+static int open_file(const struct walk *walk, const char *path, struct stat *ret_info) {
+    stg_auto_fd int fd = open_inside(walk, path, O_RDONLY | O_NONBLOCK);
 
-    if (fstatat(walk->root_fd, path, &info, AT_SYMLINK_NOFOLLOW) || !S_ISREG(info.st_mode) ||
-        info.st_size > FILE_MAX_BYTES || walk->bytes + (uint64_t)info.st_size > CONTENT_MAX_BYTES)
+    if (fd < 0 || fstat(fd, ret_info) || !S_ISREG(ret_info->st_mode) || !ret_info->st_size ||
+        ret_info->st_size > FILE_MAX_BYTES)
+        return -1;
+    return stg_fd_steal(&fd);
+}
+
+/* Has the kernel begin to read the file. */
+static void read_file(struct walk *walk, const char *path) {
+    struct stat info;
+    stg_auto_fd int fd = open_file(walk, path, &info);
+
+    if (fd < 0 || walk->bytes + (uint64_t)info.st_size > CONTENT_MAX_BYTES)
         return;
     walk->bytes += (uint64_t)info.st_size;
-    /* With O_NONBLOCK the source would be asked. */
-    fd = openat(walk->root_fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd >= 0 && is_read)
-        (void)posix_fadvise(fd, 0, info.st_size, POSIX_FADV_WILLNEED); /* or it is read later */
-    stg_fd_close(fd);
+    (void)posix_fadvise(fd, 0, info.st_size, POSIX_FADV_WILLNEED); /* or it is read later */
 }
 
-static void walk_told(struct walk *walk, const char *told, size_t told_bytes) {
-    for (size_t at = 0; at < told_bytes && goes_on(walk); at += strlen(told + at) + 1) {
-        const char *path = told + at + 1;
+/* Waits until that is read: who comes next is not to wait for it. */
+static void wait_for_file(struct walk *walk, const char *path) {
+    struct stat info;
+    stg_auto_fd int fd = open_file(walk, path, &info);
+    char byte;
 
-        walk->names++;
-        if (told[at] == IS_ABSENT)
-            ask(walk, path);
-        else
-            read_file(walk, path, told[at] == IS_READ);
-    }
+    if (fd < 0 || walk->bytes < (uint64_t)info.st_size)
+        return;
+    walk->bytes -= (uint64_t)info.st_size;
+    (void)!pread(fd, &byte, 1, info.st_size - 1); /* what is not kept is not read */
 }
 
-void stg_primer_walk(const char *mountpoint, const char *told, size_t told_bytes) {
-    struct walk walk = {.until_ns = stg_clock_monotonic_ns() + WALK_NS};
+/* Does `what` with each path of that kind. */
+static void each_told(struct walk *walk, const char *told, size_t told_bytes, char kind,
+                      void (*what)(struct walk *walk, const char *path)) {
+    for (size_t at = 0; at < told_bytes && has_time(walk); at += strlen(told + at) + 1)
+        if (told[at] == kind)
+            what(walk, told + at + 1);
+}
 
+void stg_primer_walk(const char *mountpoint, const char *told, size_t told_bytes,
+                     int64_t since_ns) {
+    int64_t now_ns = stg_clock_monotonic_ns();
+    struct walk walk = {.until_ns = now_ns + LIST_NS};
+
+    if (now_ns - since_ns > START_NS || (told_bytes && told[told_bytes - 1]))
+        return;
     walk.root_fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     walk.buffer = malloc(LISTING_BYTES);
     if (walk.root_fd >= 0 && walk.buffer) {
-        list(&walk, ".");
-        /* Those above first: what is nearer to the top is asked for by more. */
-        for (; walk.next < walk.count && goes_on(&walk); walk.next++)
-            list(&walk, walk.paths[walk.next]);
-        if (told_bytes && !told[told_bytes - 1])
-            walk_told(&walk, told, told_bytes);
+        list_all(&walk);
+        walk.until_ns = now_ns + WALK_NS;
+        each_told(&walk, told, told_bytes, IS_ABSENT, ask);
+        each_told(&walk, told, told_bytes, IS_FILE, read_file);
+        each_told(&walk, told, told_bytes, IS_FILE, wait_for_file);
     }
     for (size_t i = 0; i < walk.count; i++)
         free(walk.paths[i]);
@@ -166,7 +201,7 @@ static bool tell_file(const char *path, void *context) {
     return --told->left;
 }
 
-/* False without memory. */
+/* False without memory; what there is is the caller's all the same. */
 static bool tell_all(char **ret_told, size_t *ret_bytes) {
     struct told told = {.stream = open_memstream(ret_told, ret_bytes), .kind = IS_ABSENT};
     bool failed;
@@ -174,51 +209,58 @@ static bool tell_all(char **ret_told, size_t *ret_bytes) {
     if (!told.stream)
         return false;
     stg_absent_each(tell_absent, &told);
-    told.kind = stg_fs.no_open ? IS_READ : IS_OPENED;
+    told.kind = IS_FILE;
     told.left = FILES_MAX;
-    stg_disk_each_recent(stg_tier_disk(), tell_file, &told);
+    /* Where opens are told, each asks for its copy; and copies are told by numbers with handles. */
+    if (stg_fs.no_open && !stg_fs.root->volume->handles)
+        stg_disk_each_recent(stg_tier_disk(), tell_file, &told);
     failed = ferror(told.stream);
-    failed = fclose(told.stream) || failed;
-    if (failed)
-        free(*ret_told);
-    return !failed;
+    return !fclose(told.stream) && !failed;
 }
 
 /* ---- who walks ---- */
 
 static atomic_int walker; /* 0: nobody does */
+static int walker_fd;     /* of the process: its number alone may be another's by now */
 static int64_t known_until_ns;
 
 bool stg_primer_begin(pid_t pid, char **ret_told, size_t *ret_bytes) {
-    if (!stg_catalog_folder(stg_fs.root) || !tell_all(ret_told, ret_bytes))
+    /* Where it is not this one's parent, it is gone, or has another number here. */
+    if (!pid || getppid() != pid || !stg_catalog_folder(stg_fs.root))
+        return false;
+    walker_fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (walker_fd < 0 || !tell_all(ret_told, ret_bytes))
         return false;
     known_until_ns = stg_clock_monotonic_ns() + KNOWN_NS;
     atomic_store(&walker, pid);
     return true;
 }
 
-bool stg_primer_asks(fuse_req_t req) {
-    pid_t pid = atomic_load_explicit(&walker, memory_order_relaxed);
+/* Is it there, and may it still ask? */
+static bool is_walking(void) {
+    struct pollfd ended = {.fd = walker_fd, .events = POLLIN};
 
-    if (!pid)
-        return false;
-    if (stg_clock_monotonic_ns() > known_until_ns) { /* and the number may be another's by now */
-        atomic_store(&walker, 0);
-        return false;
-    }
-    return fuse_req_ctx(req)->pid == pid;
+    return stg_clock_monotonic_ns() < known_until_ns && !poll(&ended, 1, 0);
 }
 
-/* Nothing is read to find that out but the disk: what is not kept of the file is not kept of its
- * content, either. */
-bool stg_primer_asks_too_much(fuse_req_t req, struct stg_inode *inode) {
+bool stg_primer_asks(fuse_req_t req) {
+    pid_t pid = atomic_load_explicit(&walker, memory_order_acquire);
+
+    if (!pid || fuse_req_ctx(req)->pid != pid)
+        return false;
+    if (is_walking())
+        return true;
+    atomic_store(&walker, 0); /* its descriptor stays: others may be looking at it */
+    return false;
+}
+
+char *stg_primer_content(struct stg_inode *inode, uint64_t *ret_bytes, uint64_t *ret_file_bytes) {
     struct stg_identity now;
     struct statx stx;
 
-    if (!stg_primer_asks(req))
-        return false;
     if (!stg_catalog_attributes(inode, &stx))
-        return true;
+        return NULL;
     now = stg_staging_identity(&stx);
-    return !stg_tier_has(inode, &now);
+    *ret_file_bytes = stx.stx_size;
+    return stg_tier_peek(inode, &now, ret_bytes);
 }

@@ -7,12 +7,13 @@
  * of the tree through the mount before it says that it is ready. Who walks through the tree then
  * finds it in the kernel.
  *
- * It never makes anybody wait for the source: it is answered from the catalog, or with an error.
+ * It is answered from the catalog, and from the copies on disk, or with an error; the source is not
+ * asked for it. Where it has to wait all the same, nobody waits for it.
  */
 #ifndef STG_FS_PRIMER_H
 #define STG_FS_PRIMER_H
 
-#include "fs/fs.h"
+#include "fs/inode.h"
 
 #include <sys/types.h>
 
@@ -20,23 +21,27 @@
 
 /*
  * Lists what is kept of the tree, from above, asks for what is known not to be there, and has the
- * kernel read what is kept of files, for a second at most. `told` is what stg_primer_begin() gave.
+ * kernel read what is kept of files, for a second at most. `told` is what stg_primer_begin() gave,
+ * at `since_ns` (monotonic).
  */
-void stg_primer_walk(const char *mountpoint, const char *told, size_t told_bytes);
+void stg_primer_walk(const char *mountpoint, const char *told, size_t told_bytes, int64_t since_ns);
 
 /* ---- in the daemon ---- */
 
 /*
- * Is there something for the process `walker` to walk through? Then what it is to know of that is
- * in `*ret_told`, which the caller frees, and its requests are known for as long as it may take.
- * Before there are requests.
+ * Is there something for the process `walker`, this one's parent, to walk through? Then what it is
+ * to know of that is in `*ret_told`, and its requests are known for as long as it may take. The
+ * caller frees `*ret_told` in any case. Before there are requests.
  */
 bool stg_primer_begin(pid_t walker, char **ret_told, size_t *ret_bytes);
 
 /* Is it that process that asks, which is told what is kept and nothing else? */
 bool stg_primer_asks(fuse_req_t req);
 
-/* Is the request that process's, and for a file of which the beginning is not at hand? */
-bool stg_primer_asks_too_much(fuse_req_t req, struct stg_inode *inode);
+/*
+ * What is kept on disk of the beginning of the file, which the caller frees, and how large the file
+ * is; NULL: nothing. Asks nobody.
+ */
+char *stg_primer_content(struct stg_inode *inode, uint64_t *ret_bytes, uint64_t *ret_file_bytes);
 
 #endif

@@ -176,18 +176,19 @@ bool stg_tier_lasting(struct stg_inode *inode, char *path, bool *ret_numbers_las
     return name_of(inode, path, ret_numbers_last);
 }
 
-bool stg_tier_has(struct stg_inode *inode, const struct stg_identity *now) {
+char *stg_tier_peek(struct stg_inode *inode, const struct stg_identity *now, uint64_t *ret_bytes) {
     char path[PATH_MAX];
     struct stg_disk_name name = {.path = path, .now = *now};
-    stg_auto_free char *content = NULL;
+    char *content = NULL;
     bool numbers_last;
 
-    if (!disk || !stg_tier_lasting(inode, path, &numbers_last))
-        return false;
     name.now.device = 0;
-    name.now.ino = numbers_last ? now->ino : 0;
-    content = stg_disk_find(disk, &name);
-    return content != NULL;
+    if (disk && stg_tier_lasting(inode, path, &numbers_last)) {
+        name.now.ino = numbers_last ? now->ino : 0;
+        content = stg_disk_peek(disk, &name);
+    }
+    *ret_bytes = content ? name.bytes : 0;
+    return content;
 }
 
 bool stg_tier_folder_name(struct stg_inode *folder, char name[STG_TIER_NAME_BYTES]) {

@@ -58,8 +58,11 @@ void stg_tier_add_folders(struct stg_profile *profile);
 /* As of source.h. May look at the source. */
 bool stg_tier_lasting(struct stg_inode *inode, char *path, bool *ret_numbers_last);
 
-/* Is the beginning of the file kept, as of what `now` describes? */
-bool stg_tier_has(struct stg_inode *inode, const struct stg_identity *now);
+/*
+ * What is kept of the beginning of the file, as of what `now` describes, which the caller frees;
+ * NULL: nothing. Does not count as being asked for.
+ */
+char *stg_tier_peek(struct stg_inode *inode, const struct stg_identity *now, uint64_t *ret_bytes);
 
 /* The content of the file was changed, or may have been. */
 void stg_tier_changed(struct stg_inode *inode);

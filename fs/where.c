@@ -46,8 +46,7 @@ static bool put_before(char place[PATH_MAX], const char *name) {
     return true;
 }
 
-/* By where each was found, as nothing moves in a tree that does not change. */
-static bool where_found(struct stg_inode *inode, char place[PATH_MAX]) {
+bool stg_where_found(struct stg_inode *inode, char place[PATH_MAX]) {
     struct stg_inode *at = inode; /* referenced but for `inode` itself */
     bool fits = true;
 
@@ -75,7 +74,7 @@ bool stg_where(struct stg_inode *inode, char place[PATH_MAX]) {
     const char *rest;
     size_t bytes;
 
-    if (stg_catalog_has_own_numbers() && where_found(inode, place))
+    if (stg_catalog_has_own_numbers() && stg_where_found(inode, place))
         return true;
     if (stg_inode_fd(inode, &lent) || !path_of(stg_fs.source_fd, top) || !path_of(lent.fd, at))
         return false;

@@ -13,6 +13,12 @@
  */
 bool stg_where(struct stg_inode *inode, char place[PATH_MAX]);
 
+/*
+ * The same by where the object, and what is above it, was found last, for a tree in which nothing
+ * moves: asks nobody. False where that is not known.
+ */
+bool stg_where_found(struct stg_inode *inode, char place[PATH_MAX]);
+
 /* What is left of the path below the folder `prefix`; NULL where it is not below it. */
 const char *stg_where_below(const char *path, const char *prefix);
 

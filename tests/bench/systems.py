@@ -37,7 +37,9 @@ def started_as(arguments):
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as f:
-                if f.read() == wanted:
+                is_it = f.read() == wanted
+            with open(f"/proc/{pid}/comm", "rb") as f:
+                if is_it and f.read() != b"stagefs-disk\n":
                     return int(pid)
         except OSError:
             pass  # gone meanwhile
