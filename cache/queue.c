@@ -11,8 +11,9 @@
 #define EXPECTED_FIRST_BYTES 65536
 #define OWED_MAX_NS INT64_C(10000000000)
 
-void stg_queue_init(struct stg_queue *queue, uint64_t bytes_per_s) {
+void stg_queue_init(struct stg_queue *queue, uint64_t bytes_per_s, unsigned most) {
     *queue = (struct stg_queue){.bytes_per_s = bytes_per_s, .expected_bytes = EXPECTED_FIRST_BYTES};
+    stg_depth_init(&queue->depth, most);
     stg_lock_init(&queue->lock, STG_RANK_QUEUE);
     (void)pthread_cond_init(&queue->filled, NULL); /* cannot fail */
 }
@@ -119,10 +120,8 @@ static void charge_locked(struct stg_queue *queue, struct stg_queue_entry *entry
     entry->charged_ns = queue->free_at_ns - before_ns;
 }
 
-void stg_queue_fetched(struct stg_queue *queue, struct stg_queue_entry *entry, int64_t bytes) {
-    if (!queue->bytes_per_s)
-        return;
-    stg_lock_take(&queue->lock);
+/* What was charged for it, and what it has brought. */
+static void settle_locked(struct stg_queue *queue, struct stg_queue_entry *entry, int64_t bytes) {
     if (bytes >= 0)
         owe_locked(queue, time_for_ns(queue, (uint64_t)bytes) - entry->charged_ns);
     entry->charged_ns = 0;
@@ -130,7 +129,18 @@ void stg_queue_fetched(struct stg_queue *queue, struct stg_queue_entry *entry, i
         queue->expected_bytes +=
             (uint64_t)bytes / EXPECTED_PART - queue->expected_bytes / EXPECTED_PART;
     queue->timed = false; /* it may be sooner: who waits for that looks again */
-    (void)pthread_cond_signal(&queue->filled); /* cannot fail */
+}
+
+void stg_queue_fetched(struct stg_queue *queue, struct stg_queue_entry *entry, int64_t bytes) {
+    stg_lock_take(&queue->lock);
+    if (queue->bytes_per_s)
+        settle_locked(queue, entry, bytes);
+    if (entry->is_counted)
+        stg_depth_end(&queue->depth, stg_clock_monotonic_ns(), bytes < 0 ? 1 : (uint64_t)bytes,
+                      queue->entries && !stg_depth_has_room(&queue->depth));
+    entry->is_counted = false;
+    if (queue->entries)
+        (void)pthread_cond_signal(&queue->filled); /* what was held; cannot fail */
     stg_lock_drop(&queue->lock);
 }
 
@@ -145,11 +155,12 @@ static struct stg_queue_entry *first_locked(struct stg_queue *queue, enum stg_pr
 
 /* What may be popped now; NULL where there is nothing, or nothing before `*ret_until_ns`. */
 static struct stg_queue_entry *due_locked(struct stg_queue *queue, int64_t *ret_until_ns) {
-    bool held = queue->bytes_per_s && queue->free_at_ns > stg_clock_monotonic_ns();
+    bool is_early = queue->bytes_per_s && queue->free_at_ns > stg_clock_monotonic_ns();
+    bool held = is_early || !stg_depth_has_room(&queue->depth);
     struct stg_queue_entry *entry =
         first_locked(queue, held ? STG_PRIORITY_WAITING : STG_PRIORITY_PREDICTED);
 
-    *ret_until_ns = held && !entry && queue->entries ? queue->free_at_ns : 0;
+    *ret_until_ns = is_early && !entry && queue->entries ? queue->free_at_ns : 0;
     return entry;
 }
 
@@ -172,10 +183,15 @@ static struct stg_queue_entry *pop(struct stg_queue *queue, bool wait) {
     while (!queue->closed && !(entry = due_locked(queue, &until_ns)) && wait)
         wait_locked(queue, until_ns);
     if (entry) {
+        bool is_waited_for = entry->priority == STG_PRIORITY_WAITING;
+
         take_locked(queue, entry);
         charge_locked(queue, entry);
-        if (queue->bytes_per_s && queue->entries)
-            (void)pthread_cond_signal(&queue->filled); /* what is held has to be waited for */
+        entry->is_counted = !is_waited_for;
+        if (!is_waited_for)
+            stg_depth_begin(&queue->depth);
+        if (queue->entries) /* what is held has to be waited for, or may go, too */
+            (void)pthread_cond_signal(&queue->filled);
     }
     stg_lock_drop(&queue->lock);
     return entry;
@@ -214,4 +230,13 @@ uint64_t stg_queue_length(struct stg_queue *queue) {
     entries = queue->entries;
     stg_lock_drop(&queue->lock);
     return entries;
+}
+
+unsigned stg_queue_depth(struct stg_queue *queue) {
+    unsigned limit;
+
+    stg_lock_take(&queue->lock);
+    limit = queue->depth.limit;
+    stg_lock_drop(&queue->lock);
+    return limit;
 }

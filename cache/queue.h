@@ -9,12 +9,15 @@
  * which are popped at once; no more than ten seconds are owed. How much a fetch brings is known
  * when it is over; until then it counts as much as those before it did.
  *
+ * Of what nobody waits for as many are popped as pay to be fetched at once (depth.h).
+ *
  * Thread-safe: one lock of rank STG_RANK_QUEUE, held for a few instructions. Entries are part of
  * the owner's objects, and belong to the queue from push until pop or remove.
  */
 #ifndef STG_CACHE_QUEUE_H
 #define STG_CACHE_QUEUE_H
 
+#include "cache/depth.h"
 #include "util/lock.h"
 
 #include <stdbool.h>
@@ -29,6 +32,7 @@ struct stg_queue_entry {
     int64_t charged_ns; /* for which it was popped, until stg_queue_fetched() */
     uint8_t priority;   /* enum stg_priority, while queued */
     bool queued;
+    bool is_counted; /* popped as one that nobody waits for, until stg_queue_fetched() */
 };
 
 struct stg_queue_list {
@@ -44,12 +48,13 @@ struct stg_queue {
     uint64_t bytes_per_s;    /* 0: as many as come; constant */
     uint64_t expected_bytes; /* of a fetch, by those before */
     int64_t free_at_ns;      /* monotonic: what nobody waits for may be fetched from then on */
-    bool timed;              /* somebody waits for that time; the others are told */
+    struct stg_depth depth;
+    bool timed; /* somebody waits for that time; the others are told */
     bool closed;
 };
 
-/* `bytes_per_s`: the rate; 0: none. */
-void stg_queue_init(struct stg_queue *queue, uint64_t bytes_per_s);
+/* `bytes_per_s`: the rate; 0: none. `most`: so many fetches there can be at once; 0: any number. */
+void stg_queue_init(struct stg_queue *queue, uint64_t bytes_per_s, unsigned most);
 
 /* Nobody may be in a call. */
 void stg_queue_fini(struct stg_queue *queue);
@@ -91,5 +96,8 @@ struct stg_queue_entry *stg_queue_drain(struct stg_queue *queue);
 
 /* How many wait to be popped. */
 uint64_t stg_queue_length(struct stg_queue *queue);
+
+/* How many that nobody waits for may be under way at once, now. */
+unsigned stg_queue_depth(struct stg_queue *queue);
 
 #endif

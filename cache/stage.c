@@ -751,7 +751,7 @@ int stg_cache_new(const struct stg_cache_config *config, const struct stg_source
     cache->source = source;
     stg_lock_init(&cache->lock, STG_RANK_CACHE);
     pthread_cond_init(&cache->rewritten, NULL);
-    stg_queue_init(&cache->queue, config->fetch_bytes_per_s);
+    stg_queue_init(&cache->queue, config->fetch_bytes_per_s, config->workers);
     stg_budget_init(&cache->hot_budget, config->hot_bytes);
     stg_budget_init(&cache->cold_budget, config->cold_bytes);
     error = stg_fifo_init(&cache->hot, GHOSTS);
@@ -813,7 +813,8 @@ struct stg_cache_usage stg_cache_usage(struct stg_cache *cache) {
                                     .cold_bytes = cache->cold_budget.used_bytes,
                                     .cold_peak_bytes = cache->cold_budget.peak_bytes,
                                     .cold_limit_bytes = cache->cold_budget.limit_bytes,
-                                    .queued = stg_queue_length(&cache->queue)};
+                                    .queued = stg_queue_length(&cache->queue),
+                                    .fetch_depth = stg_queue_depth(&cache->queue)};
 
     stg_lock_take(&cache->lock);
     usage.cold_raw_bytes = cache->cold_raw_bytes;

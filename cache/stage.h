@@ -103,6 +103,7 @@ struct stg_cache_usage {
     uint64_t cold_bytes, cold_peak_bytes;
     uint64_t cold_raw_bytes; /* what the cold copies are when inflated */
     uint64_t queued;         /* fetches that no worker has begun */
+    uint64_t fetch_depth;    /* so many that nobody waits for are under way at once, at most */
 };
 struct stg_cache_usage stg_cache_usage(struct stg_cache *cache);
 

@@ -52,6 +52,7 @@ static const struct row rows[] = {
     ROW(UNIT_BYTES, filled_bytes, "data"),
     ROW(UNIT_COUNT, advised, "readahead hints"),
     ROW(UNIT_COUNT, queued, "waiting now"),
+    ROW(UNIT_COUNT, fetch_depth, "at once, of those nobody waits for"),
     ROW(UNIT_COUNT, failed_fills, "failed"),
     ROW(UNIT_COUNT, changed_fills, "changed meanwhile"),
     ROW(UNIT_COUNT, refused_fills, "without room"),

@@ -180,7 +180,8 @@ struct stagefs_stats_request {
     uint64_t syncs;
     uint64_t unwatched;                /* file systems, or folders, that cannot be watched */
     uint64_t leases;                   /* names that the daemon looks at for the kernel now */
-    uint64_t spare[4];                 /* 0 */
+    uint64_t fetch_depth;              /* fetches at once that nobody waits for, as pays now */
+    uint64_t spare[3];                 /* 0 */
     char serve_why[STAGEFS_WHY_BYTES]; /* the reason for the way to serve, for people */
 };
 

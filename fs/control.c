@@ -187,6 +187,7 @@ static void fill_staging_stats(struct stagefs_stats_request *request) {
         .cold_limit_bytes = usage.cold_limit_bytes,
         .cold_raw_bytes = usage.cold_raw_bytes,
         .queued = usage.queued,
+        .fetch_depth = usage.fetch_depth,
         .fetch_mean_ns = stg_histogram_mean_ns(&stats->fill_ns),
         .fetch_p50_ns = stg_histogram_percentile_ns(&stats->fill_ns, 50),
         .fetch_p90_ns = stg_histogram_percentile_ns(&stats->fill_ns, 90),

@@ -107,7 +107,7 @@ static const struct option_row rows[] = {
     {"stage_size", KIND_BYTES, FIELD(stage_bytes), 0, NULL, "BYTES",
      "8G, at most half of what is free", NULL, "the most that stage_dir may take"},
     {"workers", KIND_COUNT, FIELD(workers), 1, NULL, "N", "64", NULL,
-     "how many threads may fetch files at once"},
+     "how many threads may fetch files at once, at most; of what nobody waits for as many as pay"},
     {"source_timeout", KIND_SECONDS, FIELD(source_timeout_s), 0, NULL, "SECONDS", "0, for ever",
      NULL,
      "how long a program waits for content that the source does not send, before it is told so"},

@@ -11,7 +11,7 @@ static struct stg_queue queue;
 
 static int setup(void **state) {
     (void)state;
-    stg_queue_init(&queue, 0);
+    stg_queue_init(&queue, 0, 0);
     return 0;
 }
 
@@ -144,7 +144,7 @@ static void what_nobody_waits_for_keeps_to_the_rate(void **state) {
     int64_t begin_ns = stg_clock_monotonic_ns();
 
     (void)state;
-    stg_queue_init(&paced, RATE);
+    stg_queue_init(&paced, RATE, 0);
     for (int i = 0; i < 3; i++)
         assert_true(stg_queue_push(&paced, &entries[i], STG_PRIORITY_PREDICTED));
     assert_ptr_equal(stg_queue_pop(&paced), &entries[0]);
@@ -160,6 +160,35 @@ static void what_nobody_waits_for_keeps_to_the_rate(void **state) {
     stg_queue_fini(&paced);
 }
 
+static void of_what_nobody_waits_for_some_are_under_way(void **state) {
+    struct stg_queue_entry waited = {0};
+    struct stg_queue narrow;
+    struct stg_queue_entry e[4] = {{0}};
+
+    (void)state;
+    stg_queue_init(&narrow, 0, 2);
+    assert_int_equal(stg_queue_depth(&narrow), 2);
+    for (int i = 0; i < 4; i++)
+        assert_true(stg_queue_push(&narrow, &e[i], STG_PRIORITY_EXPLICIT));
+    assert_ptr_equal(stg_queue_try_pop(&narrow), &e[0]);
+    assert_ptr_equal(stg_queue_try_pop(&narrow), &e[1]);
+    assert_null(stg_queue_try_pop(&narrow));
+    assert_true(stg_queue_push(&narrow, &waited, STG_PRIORITY_WAITING));
+    assert_ptr_equal(stg_queue_try_pop(&narrow), &waited);
+    stg_queue_fetched(&narrow, &waited, 10); /* it took nobody's place */
+    assert_null(stg_queue_try_pop(&narrow));
+    stg_queue_raise(&narrow, &e[3], STG_PRIORITY_WAITING);
+    assert_ptr_equal(stg_queue_try_pop(&narrow), &e[3]);
+    stg_queue_fetched(&narrow, &e[0], -1);
+    assert_ptr_equal(stg_queue_try_pop(&narrow), &e[2]);
+    stg_queue_fetched(&narrow, &e[1], 0);
+    stg_queue_fetched(&narrow, &e[2], 10);
+    stg_queue_fetched(&narrow, &e[3], 10);
+    assert_null(stg_queue_try_pop(&narrow));
+    assert_int_equal(narrow.depth.under_way, 0);
+    stg_queue_fini(&narrow);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void) {
@@ -171,6 +200,7 @@ int main(void) {
         TEST(a_closed_queue_takes_and_gives_nothing),
         TEST(nothing_is_lost_between_threads),
         TEST(what_nobody_waits_for_keeps_to_the_rate),
+        TEST(of_what_nobody_waits_for_some_are_under_way),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
