@@ -16,6 +16,8 @@
 #define PAUSE 16
 /* A source that has become so much slower is another one, and is not waited with. */
 #define SLOWER 0.7
+/* No fetch takes that long but where a part of the source hangs. */
+#define STUCK_NS INT64_C(2000000000)
 
 void stg_depth_init(struct stg_depth *depth, unsigned most) {
     *depth = (struct stg_depth){.most = most, .limit = most < FIRST ? most : FIRST};
@@ -25,7 +27,12 @@ bool stg_depth_has_room(const struct stg_depth *depth) {
     return !depth->most || depth->under_way < depth->limit;
 }
 
-void stg_depth_begin(struct stg_depth *depth) { depth->under_way++; }
+void stg_depth_begin(struct stg_depth *depth, int64_t now_ns) {
+    depth->under_way++;
+    depth->moved_ns = now_ns;
+}
+
+int64_t stg_depth_stuck_ns(const struct stg_depth *depth) { return depth->moved_ns + STUCK_NS; }
 
 /* ---- what is tried ---- */
 
@@ -57,6 +64,12 @@ static unsigned twice(const struct stg_depth *depth) {
 static void rest(struct stg_depth *depth) {
     depth->before = 0;
     depth->pause = PAUSE;
+}
+
+void stg_depth_unstick(struct stg_depth *depth, int64_t now_ns) {
+    depth->before = 0;
+    depth->moved_ns = now_ns;
+    go_to(depth, twice(depth));
 }
 
 /* A trial is over: what has it shown, and what comes next? */
@@ -111,11 +124,12 @@ void stg_depth_end(struct stg_depth *depth, int64_t now_ns, uint64_t bytes, bool
     double rate;
 
     depth->under_way--;
+    depth->moved_ns = now_ns;
     if (!depth->most)
         return;
     if (!depth->under_way && !is_more)
         forget_low_limit(depth);
-    if (!bytes || !is_more) { /* what there is to do does not keep the source busy */
+    if (!is_more) { /* what there is to do does not keep the source busy */
         measure_anew(depth, 0);
         return;
     }
@@ -123,6 +137,8 @@ void stg_depth_end(struct stg_depth *depth, int64_t now_ns, uint64_t bytes, bool
         depth->skipped--;
         return;
     }
+    if (!bytes) /* its place is another's at once */
+        return;
     if (!depth->ends++) { /* from its end on */
         depth->began_ns = now_ns;
         return;

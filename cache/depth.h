@@ -23,6 +23,7 @@ struct stg_depth {
     unsigned most;      /* never more than that; 0: there is no bound, and nothing is measured */
     unsigned limit;     /* so many may be under way */
     unsigned under_way; /* so many are */
+    int64_t moved_ns;   /* when the last one began or ended */
 
     /* What is being measured. */
     unsigned skipped; /* ends that are still of what was begun before */
@@ -43,12 +44,19 @@ void stg_depth_init(struct stg_depth *depth, unsigned most);
 /* May another one begin? */
 bool stg_depth_has_room(const struct stg_depth *depth);
 
-/* One has begun. */
-void stg_depth_begin(struct stg_depth *depth);
+/* One has begun, at `now_ns` (monotonic). */
+void stg_depth_begin(struct stg_depth *depth, int64_t now_ns);
 
 /*
- * One is over, at `now_ns` (monotonic), and has brought so much from the source; 0: nothing, and it
- * tells nothing. `is_more`: others could not begin while it was under way.
+ * From then on (monotonic) what is under way hangs, and is not to hold up others: when none began
+ * or ended meanwhile, stg_depth_unstick() lets more begin.
+ */
+int64_t stg_depth_stuck_ns(const struct stg_depth *depth);
+void stg_depth_unstick(struct stg_depth *depth, int64_t now_ns);
+
+/*
+ * One is over, at `now_ns`, and has brought so much from the source; 0: nothing, and it tells
+ * nothing. `is_more`: others could not begin while it was under way.
  */
 void stg_depth_end(struct stg_depth *depth, int64_t now_ns, uint64_t bytes, bool is_more);
 

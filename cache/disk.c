@@ -6,6 +6,7 @@
 #include "cache/guard.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/log.h"
 
 #include <dirent.h>
@@ -617,13 +618,9 @@ static void note_miss(struct stg_disk *disk, const char *path, int error) {
     }
 }
 
-/* What can be wanted besides. */
-enum { ANY_LENGTH = 1, UNNOTICED = 2 };
-
-static char *get(struct stg_disk *disk, struct stg_disk_name *name, int how) {
+static char *get(struct stg_disk *disk, struct stg_disk_name *name, bool any_length) {
     struct stg_disk_key key;
-    struct reading reading = {
-        .disk = disk, .name = name, .key = &key, .any_length = how & ANY_LENGTH};
+    struct reading reading = {.disk = disk, .name = name, .key = &key, .any_length = any_length};
 
     if (!stg_disk_is_usable(disk) || !stg_disk_key_make(name, &key) ||
         stg_disk_is_forgotten(disk, name->path))
@@ -633,8 +630,7 @@ static char *get(struct stg_disk *disk, struct stg_disk_name *name, int how) {
         return NULL;
     }
     if (!reading.error) {
-        if (!(how & UNNOTICED))
-            stg_disk_touch(disk, &key);
+        stg_disk_touch(disk, &key);
         return reading.content;
     }
     free(reading.content);
@@ -644,7 +640,7 @@ static char *get(struct stg_disk *disk, struct stg_disk_name *name, int how) {
 
 char *stg_disk_get(struct stg_disk *disk, const struct stg_disk_name *name) {
     struct stg_disk_name exact = *name;
-    char *content = name->bytes ? get(disk, &exact, 0) : NULL;
+    char *content = name->bytes ? get(disk, &exact, false) : NULL;
 
     if (content) {
         atomic_fetch_add(&disk->hits, 1);
@@ -655,12 +651,7 @@ char *stg_disk_get(struct stg_disk *disk, const struct stg_disk_name *name) {
 
 char *stg_disk_find(struct stg_disk *disk, struct stg_disk_name *name) {
     name->bytes = 0; /* the least: the search begins there */
-    return get(disk, name, ANY_LENGTH);
-}
-
-char *stg_disk_peek(struct stg_disk *disk, struct stg_disk_name *name) {
-    name->bytes = 0;
-    return get(disk, name, ANY_LENGTH | UNNOTICED);
+    return get(disk, name, true);
 }
 
 struct presence {
@@ -761,11 +752,9 @@ void stg_disk_each_folder(struct stg_disk *disk, void (*visit)(const char *folde
 
 /* ---- what was asked for last ---- */
 
-/* So many entries are looked at: of a large store the rest is of long ago. */
-#define RECENT_MAX 200000
-
 struct recalling {
     struct stg_disk *disk;
+    int64_t until_ns;
     bool (*visit)(const char *path, void *context);
     void *context;
     MDB_txn *txn;
@@ -798,18 +787,18 @@ static void recall_guarded(void *argument) {
     if (begin_reading(recalling->disk, &recalling->txn))
         return;
     if (!mdb_cursor_open(recalling->txn, recalling->disk->order, &cursor)) {
-        for (unsigned left = RECENT_MAX;
-             left && !mdb_cursor_get(cursor, &number, &place, MDB_PREV) &&
-             visit_recent(recalling, &place);
-             left--)
+        while (stg_clock_monotonic_ns() < recalling->until_ns &&
+               !mdb_cursor_get(cursor, &number, &place, MDB_PREV) &&
+               visit_recent(recalling, &place))
             ;
         mdb_cursor_close(cursor);
     }
 }
 
-void stg_disk_each_recent(struct stg_disk *disk, bool (*visit)(const char *path, void *context),
-                          void *context) {
-    struct recalling recalling = {.disk = disk, .visit = visit, .context = context};
+void stg_disk_each_recent(struct stg_disk *disk, int64_t until_ns,
+                          bool (*visit)(const char *path, void *context), void *context) {
+    struct recalling recalling = {
+        .disk = disk, .until_ns = until_ns, .visit = visit, .context = context};
 
     if (stg_disk_is_usable(disk))
         (void)read_with(disk, &recalling.txn, recall_guarded, &recalling); /* as above */

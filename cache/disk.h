@@ -85,9 +85,6 @@ char *stg_disk_get(struct stg_disk *disk, const struct stg_disk_name *name);
  */
 char *stg_disk_find(struct stg_disk *disk, struct stg_disk_name *name);
 
-/* The same, and it does not count as being asked for. */
-char *stg_disk_peek(struct stg_disk *disk, struct stg_disk_name *name);
-
 /* Is anything kept of that path, or below it? Reads the disk; false where it is not to be read. */
 bool stg_disk_has_below(struct stg_disk *disk, const char *path);
 
@@ -119,10 +116,10 @@ void stg_disk_each_folder(struct stg_disk *disk, void (*visit)(const char *folde
 
 /*
  * Calls `visit` with the path of each file of which the beginning is kept, what was asked for last
- * first, until that says false; of a large store not all. As above.
+ * first, until that says false, or until `until_ns` (monotonic). As above.
  */
-void stg_disk_each_recent(struct stg_disk *disk, bool (*visit)(const char *path, void *context),
-                          void *context);
+void stg_disk_each_recent(struct stg_disk *disk, int64_t until_ns,
+                          bool (*visit)(const char *path, void *context), void *context);
 
 /* What was changed cannot be named: nothing is given any more, to nobody. */
 void stg_disk_give_up(struct stg_disk *disk);

@@ -90,6 +90,51 @@ bool stg_queue_remove(struct stg_queue *queue, struct stg_queue_entry *entry) {
     return queued;
 }
 
+/* ---- what may be popped ---- */
+
+static struct stg_queue_entry *first_locked(struct stg_queue *queue, enum stg_priority least) {
+    for (int priority = STG_PRIORITIES - 1; priority >= (int)least; priority--)
+        if (queue->lists[priority].first)
+            return queue->lists[priority].first;
+    return NULL;
+}
+
+/* Is there something that nobody waits for, and too much of that under way? */
+static bool is_any_held_locked(const struct stg_queue *queue) {
+    return (queue->lists[STG_PRIORITY_PREDICTED].first ||
+            queue->lists[STG_PRIORITY_EXPLICIT].first) &&
+           !stg_depth_has_room(&queue->depth);
+}
+
+/* What may be popped now; NULL where there is nothing, or nothing before `*ret_until_ns`. */
+static struct stg_queue_entry *due_locked(struct stg_queue *queue, int64_t *ret_until_ns) {
+    int64_t now_ns = stg_clock_monotonic_ns();
+    bool is_early = queue->bytes_per_s && queue->free_at_ns > now_ns;
+    bool is_full = is_any_held_locked(queue);
+    struct stg_queue_entry *entry;
+
+    if (is_full && now_ns >= stg_depth_stuck_ns(&queue->depth)) {
+        stg_depth_unstick(&queue->depth, now_ns);
+        is_full = is_any_held_locked(queue);
+    }
+    entry =
+        first_locked(queue, is_early || is_full ? STG_PRIORITY_WAITING : STG_PRIORITY_PREDICTED);
+    *ret_until_ns = 0;
+    if (!entry && is_early && queue->entries)
+        *ret_until_ns = queue->free_at_ns;
+    if (!entry && is_full && stg_depth_stuck_ns(&queue->depth) > *ret_until_ns)
+        *ret_until_ns = stg_depth_stuck_ns(&queue->depth);
+    return entry;
+}
+
+/* Where something may be popped, or a time has to be waited for, somebody is to do that. */
+static void wake_locked(struct stg_queue *queue) {
+    int64_t until_ns;
+
+    if (queue->entries && (due_locked(queue, &until_ns) || (until_ns && !queue->timed)))
+        (void)pthread_cond_signal(&queue->filled); /* cannot fail */
+}
+
 /* ---- the rate ---- */
 
 static int64_t time_for_ns(const struct stg_queue *queue, uint64_t bytes) {
@@ -136,33 +181,14 @@ void stg_queue_fetched(struct stg_queue *queue, struct stg_queue_entry *entry, i
     if (queue->bytes_per_s)
         settle_locked(queue, entry, bytes);
     if (entry->is_counted)
-        stg_depth_end(&queue->depth, stg_clock_monotonic_ns(), bytes < 0 ? 1 : (uint64_t)bytes,
-                      queue->entries && !stg_depth_has_room(&queue->depth));
+        stg_depth_end(&queue->depth, stg_clock_monotonic_ns(), bytes > 0 ? (uint64_t)bytes : 0,
+                      is_any_held_locked(queue));
     entry->is_counted = false;
-    if (queue->entries)
-        (void)pthread_cond_signal(&queue->filled); /* what was held; cannot fail */
+    wake_locked(queue);
     stg_lock_drop(&queue->lock);
 }
 
 /* ---- popping ---- */
-
-static struct stg_queue_entry *first_locked(struct stg_queue *queue, enum stg_priority least) {
-    for (int priority = STG_PRIORITIES - 1; priority >= (int)least; priority--)
-        if (queue->lists[priority].first)
-            return queue->lists[priority].first;
-    return NULL;
-}
-
-/* What may be popped now; NULL where there is nothing, or nothing before `*ret_until_ns`. */
-static struct stg_queue_entry *due_locked(struct stg_queue *queue, int64_t *ret_until_ns) {
-    bool is_early = queue->bytes_per_s && queue->free_at_ns > stg_clock_monotonic_ns();
-    bool held = is_early || !stg_depth_has_room(&queue->depth);
-    struct stg_queue_entry *entry =
-        first_locked(queue, held ? STG_PRIORITY_WAITING : STG_PRIORITY_PREDICTED);
-
-    *ret_until_ns = is_early && !entry && queue->entries ? queue->free_at_ns : 0;
-    return entry;
-}
 
 /* Of those that wait for a time one does; who pops something tells the next one. */
 static void wait_locked(struct stg_queue *queue, int64_t until_ns) {
@@ -189,9 +215,8 @@ static struct stg_queue_entry *pop(struct stg_queue *queue, bool wait) {
         charge_locked(queue, entry);
         entry->is_counted = !is_waited_for;
         if (!is_waited_for)
-            stg_depth_begin(&queue->depth);
-        if (queue->entries) /* what is held has to be waited for, or may go, too */
-            (void)pthread_cond_signal(&queue->filled);
+            stg_depth_begin(&queue->depth, stg_clock_monotonic_ns());
+        wake_locked(queue);
     }
     stg_lock_drop(&queue->lock);
     return entry;

@@ -13,18 +13,22 @@
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/statfs.h>
 #include <sys/wait.h>
 
-/* The walk takes a second at most, unless it has to wait for something. */
-#define WALK_PATIENCE_MS 2000
-/* Behind the standard streams. */
-#define FIRST_FD 3
+/* Twice what the walk takes, unless that has to wait for something. */
+#define WALK_PATIENCE_MS ((int)(STG_PRIMER_WALK_NS / 1000000) * 2)
+/* Who listens reads what is in the pipe sooner. */
+#define TELL_PATIENCE_MS 200
 
 /* What the daemon says once the kernel has answered. */
 enum { IS_READY, IS_TO_BE_PRIMED };
+/* What became of waiting for it. */
+enum { IS_MOUNTED, HAS_FAILED, DAEMON_IS_GONE };
 
 /* Reads what the daemon tells besides. What could not be read is not needed. */
 static char *read_told(int fd, size_t *ret_bytes) {
@@ -45,14 +49,21 @@ static char *read_told(int fd, size_t *ret_bytes) {
     return told;
 }
 
-/* Closes all but that, which is closed at the end: a walk that has to wait holds nothing else. */
+/*
+ * A walk that has to wait holds nothing of what the user has, nor of the daemon's: all is closed
+ * but `fd`, which is closed at the end.
+ */
 static void keep_open(int fd) {
-    (void)dup2(fd, FIRST_FD); /* where they fail more is held */
-    (void)close_range(FIRST_FD + 1, UINT_MAX, 0);
+    (void)dup2(fd, 0); /* where something of this fails, more is held */
+    (void)close_range(1, UINT_MAX, 0);
+    (void)!chdir("/");
 }
 
-/* Waits for the daemon, `child`. `done_fd`: whom to tell before anything else is done, or -1. */
-static int wait_until_mounted(int fd, pid_t child, int done_fd) {
+/*
+ * Waits for the daemon, which says on `fd` that it is ready, and for the mount. `done_fd`: whom to
+ * tell before the walk, or -1: none walks. One of the values above.
+ */
+static int wait_until_mounted(int fd, int done_fd) {
     stg_auto_free char *told = NULL;
     size_t told_bytes = 0;
     int64_t since_ns;
@@ -63,14 +74,8 @@ static int wait_until_mounted(int fd, pid_t child, int done_fd) {
     do {
         got = read(fd, &byte, 1);
     } while (got < 0 && errno == EINTR);
-    if (got != 1) {
-        int status = 0;
-
-        (void)waitpid(child, &status, 0); /* ours, so it can be waited for */
-        if (WIFSIGNALED(status))
-            stg_error("the daemon was killed by signal %d before it mounted", WTERMSIG(status));
-        return 1;
-    }
+    if (got != 1)
+        return DAEMON_IS_GONE;
     since_ns = stg_clock_monotonic_ns();
     if (byte == IS_TO_BE_PRIMED)
         told = read_told(fd, &told_bytes);
@@ -78,14 +83,26 @@ static int wait_until_mounted(int fd, pid_t child, int done_fd) {
     /* The kernel holds this back until its first exchange with the daemon is complete. */
     if (statfs(stg_fs.options.mountpoint, &info)) {
         stg_error("the mount does not answer: %m");
-        return 1;
+        return HAS_FAILED;
     }
     if (done_fd < 0 || write(done_fd, "", 1) != 1)
-        return 0;
+        return IS_MOUNTED;
     keep_open(done_fd);
     if (byte == IS_TO_BE_PRIMED)
         stg_primer_walk(stg_fs.options.mountpoint, told, told_bytes, since_ns);
-    return 0;
+    return IS_MOUNTED;
+}
+
+/* What the command's exit status is, after saying what is to be said. */
+static int status_of(int result, pid_t daemon) {
+    int status = 0;
+
+    if (result == DAEMON_IS_GONE) {
+        (void)waitpid(daemon, &status, 0); /* ours, so it can be waited for */
+        if (WIFSIGNALED(status))
+            stg_error("the daemon was killed by signal %d before it mounted", WTERMSIG(status));
+    }
+    return result == IS_MOUNTED ? 0 : 1;
 }
 
 int stg_daemon_clean_start(void) {
@@ -106,8 +123,8 @@ int stg_daemon_clean_start(void) {
     return 0;
 }
 
-/* Waits until the other process says that all is done but the walk, and for that not for long. */
-static int wait_for_walker(int fd, pid_t walker) {
+/* Waits until the process that walks says that all but that is done, and for the rest not long. */
+static int wait_for_walker(int fd, pid_t pid) {
     struct pollfd ended = {.fd = fd, .events = POLLIN};
     int status = 0;
     char byte;
@@ -118,56 +135,59 @@ static int wait_for_walker(int fd, pid_t walker) {
     } while (got < 0 && errno == EINTR);
     if (got == 1) {
         (void)poll(&ended, 1, WALK_PATIENCE_MS);
-        (void)kill(walker, SIGKILL); /* ours, and not waited for; who is in the kernel stays */
-        return 0;
+        (void)kill(pid, SIGKILL); /* ours, and not waited for; who is in the kernel stays */
+        return IS_MOUNTED;
     }
-    (void)waitpid(walker, &status, 0); /* it has said why */
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+    (void)waitpid(pid, &status, 0);
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status);
+    stg_error("the process that waits for the mount was killed by signal %d", WTERMSIG(status));
+    return HAS_FAILED;
 }
 
+/* The number of the process that walks, as that sees it; shared by all three. */
+static _Atomic pid_t *walker;
+
 /*
- * Where the mount may be walked through before it is ready, another process does that, and goes on:
- * one that asks a mount cannot be ended before it has its answer. 0 in that one, with whom it tells
- * in `*ret_done_fd`; or -errno.
+ * Waits in a process of its own, which walks through the mount then: one that asks a mount cannot
+ * be ended before it has its answer, and nobody is to wait for that. Made after the daemon, which
+ * is the first process where there is a new space of their numbers, and must not end before others.
  */
-static int part_from_walker(int *ret_done_fd) {
+static int wait_and_walk(int fd) {
     int ends[2];
-    pid_t walker;
+    pid_t pid;
 
     if (pipe2(ends, O_CLOEXEC))
-        return -errno;
-    walker = fork();
-    if (walker < 0) {
-        int error = -errno;
-
+        return wait_until_mounted(fd, -1);
+    pid = fork();
+    if (!pid) {
         stg_fd_close(ends[0]);
-        stg_fd_close(ends[1]);
-        return error;
+        atomic_store(walker, getpid());
+        _exit(wait_until_mounted(fd, ends[1]));
     }
-    if (walker) {
-        stg_fd_close(ends[1]);
-        _exit(wait_for_walker(ends[0], walker));
-    }
-    stg_fd_close(ends[0]);
-    *ret_done_fd = ends[1];
-    return 0;
+    stg_fd_close(ends[1]);
+    if (pid < 0)
+        return wait_until_mounted(fd, -1);
+    stg_fd_close(fd);
+    return wait_for_walker(ends[0], pid);
+}
+
+static _Atomic pid_t *make_walker(void) {
+    void *shared = stg_catalog_is_possible() ? mmap(NULL, sizeof(*walker), PROT_READ | PROT_WRITE,
+                                                    MAP_SHARED | MAP_ANONYMOUS, -1, 0)
+                                             : MAP_FAILED;
+
+    return shared == MAP_FAILED ? NULL : shared; /* filled with 0 */
 }
 
 int stg_daemon_start(void) {
-    stg_auto_fd int done_fd = -1;
     int ends[2];
     pid_t child;
 
-    (void)fflush(NULL); /* nothing is pending that matters */
-    if (stg_catalog_is_possible()) {
-        int error = part_from_walker(&done_fd);
-
-        if (error)
-            return error;
-        stg_fs.starter = getpid();
-    }
     if (pipe2(ends, O_CLOEXEC))
         return -errno;
+    walker = make_walker();
+    (void)fflush(NULL); /* nothing is pending that matters */
     child = fork();
     if (child < 0) {
         int error = -errno;
@@ -177,8 +197,11 @@ int stg_daemon_start(void) {
         return error;
     }
     if (child) {
+        int result;
+
         stg_fd_close(ends[1]);
-        _exit(wait_until_mounted(ends[0], child, done_fd));
+        result = walker ? wait_and_walk(ends[0]) : wait_until_mounted(ends[0], -1);
+        _exit(status_of(result, child));
     }
     stg_fd_close(ends[0]);
     stg_fs.ready_fd = ends[1];
@@ -186,12 +209,21 @@ int stg_daemon_start(void) {
     return chdir("/") ? -errno : 0;
 }
 
-/* What could not be told is not needed. */
+/*
+ * What could not be told is not needed, and nobody who asks the mount is to wait for one who does
+ * not listen.
+ */
 static void tell(int fd, const char *told, size_t bytes) {
+    struct pollfd listening = {.fd = fd, .events = POLLOUT};
     ssize_t put = 0;
 
-    for (size_t done = 0; done < bytes && put >= 0; done += put > 0 ? (size_t)put : 0)
+    if (fcntl(fd, F_SETFL, O_NONBLOCK))
+        return;
+    for (size_t done = 0; done < bytes && put >= 0; done += put > 0 ? (size_t)put : 0) {
         put = write(fd, told + done, bytes - done);
+        if (put < 0 && errno == EAGAIN && poll(&listening, 1, TELL_PATIENCE_MS) == 1)
+            put = 0;
+    }
 }
 
 void stg_daemon_ready(void) {
@@ -202,7 +234,9 @@ void stg_daemon_ready(void) {
 
     if (stg_fs.ready_fd < 0)
         return;
-    byte = stg_primer_begin(stg_fs.starter, &told, &bytes) ? IS_TO_BE_PRIMED : IS_READY;
+    byte = IS_READY;
+    if (walker && stg_primer_begin(atomic_load(walker), &told, &bytes))
+        byte = IS_TO_BE_PRIMED;
     stg_log_to_syslog("stagefs");
     null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int fd = 0; null_fd >= 0 && fd <= 2; fd++)
@@ -211,7 +245,7 @@ void stg_daemon_ready(void) {
         stg_fd_close(null_fd);
     if (write(stg_fs.ready_fd, &byte, 1) != 1)
         stg_warning("the process that started the mount is gone");
-    else
+    else if (byte == IS_TO_BE_PRIMED)
         tell(stg_fs.ready_fd, told, bytes);
     stg_fd_close(stg_fd_steal(&stg_fs.ready_fd));
 }

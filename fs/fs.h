@@ -34,9 +34,8 @@ struct stg_fs {
     bool mount_dev;         /* devices count on this mount */
     uid_t daemon_uid;       /* the credentials to go back to after acting as a caller */
     gid_t daemon_gid;
-    bool refused;  /* the kernel has not what was insisted on; set in init */
-    int ready_fd;  /* told once the kernel has answered; -1 in the foreground */
-    pid_t starter; /* the process that waits for that, and walks then; 0: none walks */
+    bool refused; /* the kernel has not what was insisted on; set in init */
+    int ready_fd; /* told once the kernel has answered; -1 in the foreground */
 };
 
 /* The one mount of this process. libfuse hands out its own pointer too; both are the same. */

@@ -6,6 +6,7 @@
 #include "fs/control.h"
 #include "fs/creds.h"
 #include "fs/notify.h"
+#include "fs/primer.h"
 #include "fs/reply.h"
 #include "util/cleanup.h"
 
@@ -40,6 +41,8 @@ void stg_op_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t
         return;
     }
     length = stg_catalog_xattr_error(inode, name);
+    if (!length && stg_primer_asks(req))
+        length = -EAGAIN;
     if (!length)
         length = stg_inode_fd(inode, &lent);
     if (!length && size && !value)

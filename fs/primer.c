@@ -20,14 +20,16 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-/* Who waits for a mount would rather have it than know all its names: for so long names are told,
- * and until then content. */
-#define LIST_NS INT64_C(500000000)
-#define WALK_NS INT64_C(1000000000)
+/* Of the time: until then names are listed, files are begun to be read, and what is left is for
+ * waiting for those. */
+#define LIST_NS (STG_PRIMER_WALK_NS / 2)
+#define READ_NS (STG_PRIMER_WALK_NS / 10 * 9)
+/* The store's own list is gone through for so long, while nobody is answered. */
+#define TELL_NS (STG_PRIMER_WALK_NS / 5)
 /* The walk does not begin later than that after the daemon has begun to wait for it; */
-#define START_NS (INT64_C(5) * 1000000000)
+#define START_NS (STG_PRIMER_WALK_NS * 5)
 /* which knows its requests for longer than it may take then, on a busy machine, too. */
-#define KNOWN_NS (INT64_C(10) * 1000000000)
+#define KNOWN_NS (STG_PRIMER_WALK_NS * 10)
 /* The kernel, and the daemon, keep about a kilobyte for each. */
 #define NAMES_MAX 100000
 /* Of each listing only what the first request brings comes with attributes: so it asks for much. */
@@ -52,7 +54,8 @@ struct walk {
     size_t room;
     size_t next;
     size_t names;
-    uint64_t bytes; /* of what is read */
+    size_t reads;   /* of the files that were told those that are being read */
+    uint64_t bytes; /* of them */
 };
 
 /*
@@ -110,49 +113,54 @@ static void list_all(struct walk *walk) {
         list(walk, walk->paths[walk->next]);
 }
 
-static void ask(struct walk *walk, const char *path) {
+static bool ask(struct walk *walk, const char *path) {
     stg_fd_close(open_inside(walk, path, O_PATH)); /* the answer is the kernel's */
+    return true;
 }
 
 /* Opens the file, if it is one that is to be read. A descriptor, or negative. */
 static int open_file(const struct walk *walk, const char *path, struct stat *ret_info) {
-    stg_auto_fd int fd = open_inside(walk, path, O_RDONLY | O_NONBLOCK);
+    stg_auto_fd int fd = open_inside(walk, path, O_PATH); /* what is a device now is left alone */
 
     if (fd < 0 || fstat(fd, ret_info) || !S_ISREG(ret_info->st_mode) || !ret_info->st_size ||
         ret_info->st_size > FILE_MAX_BYTES)
         return -1;
-    return stg_fd_steal(&fd);
+    return open_inside(walk, path, O_RDONLY | O_NONBLOCK);
 }
 
-/* Has the kernel begin to read the file. */
-static void read_file(struct walk *walk, const char *path) {
+/* Has the kernel begin to read the file. False once there is enough of that. */
+static bool read_file(struct walk *walk, const char *path) {
     struct stat info;
     stg_auto_fd int fd = open_file(walk, path, &info);
 
-    if (fd < 0 || walk->bytes + (uint64_t)info.st_size > CONTENT_MAX_BYTES)
-        return;
+    walk->reads++;
+    if (fd < 0)
+        return true;
     walk->bytes += (uint64_t)info.st_size;
     (void)posix_fadvise(fd, 0, info.st_size, POSIX_FADV_WILLNEED); /* or it is read later */
+    return walk->bytes < CONTENT_MAX_BYTES;
 }
 
-/* Waits until that is read: who comes next is not to wait for it. */
-static void wait_for_file(struct walk *walk, const char *path) {
+/* Waits until that is read: who comes next is not to wait for it. False after the last. */
+static bool wait_for_file(struct walk *walk, const char *path) {
     struct stat info;
-    stg_auto_fd int fd = open_file(walk, path, &info);
+    stg_auto_fd int fd = walk->reads ? open_file(walk, path, &info) : -1;
     char byte;
 
-    if (fd < 0 || walk->bytes < (uint64_t)info.st_size)
-        return;
-    walk->bytes -= (uint64_t)info.st_size;
-    (void)!pread(fd, &byte, 1, info.st_size - 1); /* what is not kept is not read */
+    if (!walk->reads)
+        return false;
+    walk->reads--;
+    if (fd >= 0)
+        (void)!pread(fd, &byte, 1, info.st_size - 1); /* what is not kept is not read */
+    return true;
 }
 
-/* Does `what` with each path of that kind. */
-static void each_told(struct walk *walk, const char *told, size_t told_bytes, char kind,
-                      void (*what)(struct walk *walk, const char *path)) {
+/* Does `what` with each path of that kind, until it says false, or the time is over. */
+static void each_told(const char *told, size_t told_bytes, char kind, struct walk *walk,
+                      bool (*what)(struct walk *walk, const char *path)) {
     for (size_t at = 0; at < told_bytes && has_time(walk); at += strlen(told + at) + 1)
-        if (told[at] == kind)
-            what(walk, told + at + 1);
+        if (told[at] == kind && !what(walk, told + at + 1))
+            return;
 }
 
 void stg_primer_walk(const char *mountpoint, const char *told, size_t told_bytes,
@@ -160,16 +168,19 @@ void stg_primer_walk(const char *mountpoint, const char *told, size_t told_bytes
     int64_t now_ns = stg_clock_monotonic_ns();
     struct walk walk = {.until_ns = now_ns + LIST_NS};
 
-    if (now_ns - since_ns > START_NS || (told_bytes && told[told_bytes - 1]))
+    if (now_ns - since_ns > START_NS)
         return;
+    while (told_bytes && told[told_bytes - 1])
+        told_bytes--; /* the last one was not told to its end */
     walk.root_fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     walk.buffer = malloc(LISTING_BYTES);
     if (walk.root_fd >= 0 && walk.buffer) {
         list_all(&walk);
-        walk.until_ns = now_ns + WALK_NS;
-        each_told(&walk, told, told_bytes, IS_ABSENT, ask);
-        each_told(&walk, told, told_bytes, IS_FILE, read_file);
-        each_told(&walk, told, told_bytes, IS_FILE, wait_for_file);
+        walk.until_ns = now_ns + READ_NS;
+        each_told(told, told_bytes, IS_ABSENT, &walk, ask);
+        each_told(told, told_bytes, IS_FILE, &walk, read_file);
+        walk.until_ns = now_ns + STG_PRIMER_WALK_NS;
+        each_told(told, told_bytes, IS_FILE, &walk, wait_for_file);
     }
     for (size_t i = 0; i < walk.count; i++)
         free(walk.paths[i]);
@@ -213,7 +224,7 @@ static bool tell_all(char **ret_told, size_t *ret_bytes) {
     told.left = FILES_MAX;
     /* Where opens are told, each asks for its copy; and copies are told by numbers with handles. */
     if (stg_fs.no_open && !stg_fs.root->volume->handles)
-        stg_disk_each_recent(stg_tier_disk(), tell_file, &told);
+        stg_disk_each_recent(stg_tier_disk(), stg_clock_monotonic_ns() + TELL_NS, tell_file, &told);
     failed = ferror(told.stream);
     return !fclose(told.stream) && !failed;
 }
@@ -225,12 +236,15 @@ static int walker_fd;     /* of the process: its number alone may be another's b
 static int64_t known_until_ns;
 
 bool stg_primer_begin(pid_t pid, char **ret_told, size_t *ret_bytes) {
-    /* Where it is not this one's parent, it is gone, or has another number here. */
-    if (!pid || getppid() != pid || !stg_catalog_folder(stg_fs.root))
+    if (!pid || !stg_catalog_folder(stg_fs.root))
         return false;
     walker_fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    if (walker_fd < 0 || !tell_all(ret_told, ret_bytes))
+    if (walker_fd < 0)
         return false;
+    if (!tell_all(ret_told, ret_bytes)) {
+        stg_fd_close(walker_fd);
+        return false;
+    }
     known_until_ns = stg_clock_monotonic_ns() + KNOWN_NS;
     atomic_store(&walker, pid);
     return true;
@@ -262,5 +276,5 @@ char *stg_primer_content(struct stg_inode *inode, uint64_t *ret_bytes, uint64_t 
         return NULL;
     now = stg_staging_identity(&stx);
     *ret_file_bytes = stx.stx_size;
-    return stg_tier_peek(inode, &now, ret_bytes);
+    return stg_tier_find(inode, &now, ret_bytes);
 }

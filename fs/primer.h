@@ -17,19 +17,29 @@
 
 #include <sys/types.h>
 
+/*
+ * How long the walk takes at most, where nothing has to be waited for: who waits for a mount would
+ * rather have it than know all of its names. Builds with sanitizers are that much slower.
+ */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define STG_PRIMER_WALK_NS INT64_C(5000000000)
+#else
+#define STG_PRIMER_WALK_NS INT64_C(1000000000)
+#endif
+
 /* ---- in the process that waits for the mount ---- */
 
 /*
  * Lists what is kept of the tree, from above, asks for what is known not to be there, and has the
- * kernel read what is kept of files, for a second at most. `told` is what stg_primer_begin() gave,
- * at `since_ns` (monotonic).
+ * kernel read what is kept of files, for STG_PRIMER_WALK_NS at most. `told` is what
+ * stg_primer_begin() gave, at `since_ns` (monotonic).
  */
 void stg_primer_walk(const char *mountpoint, const char *told, size_t told_bytes, int64_t since_ns);
 
 /* ---- in the daemon ---- */
 
 /*
- * Is there something for the process `walker`, this one's parent, to walk through? Then what it is
+ * Is there something for the process `walker` (0: there is none) to walk through? Then what it is
  * to know of that is in `*ret_told`, and its requests are known for as long as it may take. The
  * caller frees `*ret_told` in any case. Before there are requests.
  */

@@ -176,7 +176,7 @@ bool stg_tier_lasting(struct stg_inode *inode, char *path, bool *ret_numbers_las
     return name_of(inode, path, ret_numbers_last);
 }
 
-char *stg_tier_peek(struct stg_inode *inode, const struct stg_identity *now, uint64_t *ret_bytes) {
+char *stg_tier_find(struct stg_inode *inode, const struct stg_identity *now, uint64_t *ret_bytes) {
     char path[PATH_MAX];
     struct stg_disk_name name = {.path = path, .now = *now};
     char *content = NULL;
@@ -185,7 +185,7 @@ char *stg_tier_peek(struct stg_inode *inode, const struct stg_identity *now, uin
     name.now.device = 0;
     if (disk && stg_tier_lasting(inode, path, &numbers_last)) {
         name.now.ino = numbers_last ? now->ino : 0;
-        content = stg_disk_peek(disk, &name);
+        content = stg_disk_find(disk, &name);
     }
     *ret_bytes = content ? name.bytes : 0;
     return content;

@@ -60,9 +60,9 @@ bool stg_tier_lasting(struct stg_inode *inode, char *path, bool *ret_numbers_las
 
 /*
  * What is kept of the beginning of the file, as of what `now` describes, which the caller frees;
- * NULL: nothing. Does not count as being asked for.
+ * NULL: nothing.
  */
-char *stg_tier_peek(struct stg_inode *inode, const struct stg_identity *now, uint64_t *ret_bytes);
+char *stg_tier_find(struct stg_inode *inode, const struct stg_identity *now, uint64_t *ret_bytes);
 
 /* The content of the file was changed, or may have been. */
 void stg_tier_changed(struct stg_inode *inode);

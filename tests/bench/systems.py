@@ -39,7 +39,8 @@ def started_as(arguments):
             with open(f"/proc/{pid}/cmdline", "rb") as f:
                 is_it = f.read() == wanted
             with open(f"/proc/{pid}/comm", "rb") as f:
-                if is_it and f.read() != b"stagefs-disk\n":
+                # Not the one that writes to the disk, nor one that waited for the mount: a session of its own.
+                if is_it and f.read() != b"stagefs-disk\n" and os.getsid(int(pid)) == int(pid):
                     return int(pid)
         except OSError:
             pass  # gone meanwhile

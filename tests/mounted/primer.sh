@@ -98,7 +98,7 @@ slow_control ''
 
 check "a mount that tells of opens" mount_background serve=passthrough
 check "has the same names" diff <(look "$under") <(look "$MNT")
-same "asks for no content" 0 "$(ctl stats --json "$MNT" | python3 -c '
+same "has had the source opened for none" 0 "$(ctl stats --json "$MNT" | python3 -c '
 import json, sys
 print(json.load(sys.stdin)["source_opens"])')"
 check "ends" unmount_background
@@ -107,7 +107,7 @@ check "ends" unmount_background
 mount_background
 check "a sync" ctl sync "$MNT"
 check "ends" unmount_background
-check "after a sync nothing is told" mount_background
+check "the next mount asks the source again" mount_background
 check "all is there" diff <(look "$under") <(look "$MNT")
 check "all is used once more" uses
 check "and kept" wait_for 20 is_kept

@@ -14,7 +14,8 @@ struct source {
     unsigned highest;
 };
 
-/* So many fetches end, while there are always more. The spread of what they bring is `noise`. */
+/* So many fetches end, while there are always more. The spread of what they bring is `noise`; every
+ * tenth brings nothing, at once, as from a disk. */
 static void fetch(struct source *source, unsigned width, unsigned fetches, uint64_t noise) {
     uint64_t random = 7;
 
@@ -23,9 +24,13 @@ static void fetch(struct source *source, unsigned width, unsigned fetches, uint6
         unsigned busy;
 
         while (stg_depth_has_room(&source->depth))
-            stg_depth_begin(&source->depth);
+            stg_depth_begin(&source->depth, (int64_t)source->now_ns);
         if (source->depth.under_way > source->highest)
             source->highest = source->depth.under_way;
+        if (i % 10 == 9) {
+            stg_depth_end(&source->depth, (int64_t)source->now_ns, 0, true);
+            continue;
+        }
         busy = source->depth.under_way < width ? source->depth.under_way : width;
         source->now_ns += (double)SERVICE_NS / busy;
         random = random * 6364136223846793005U + 1442695040888963407U;
@@ -111,7 +116,7 @@ static void what_does_not_keep_it_busy_tells_nothing(void **state) {
     stg_depth_init(&depth, MOST);
     limit = depth.limit;
     for (int i = 0; i < 10000; i++) {
-        stg_depth_begin(&depth);
+        stg_depth_begin(&depth, i * SERVICE_NS);
         stg_depth_end(&depth, i * SERVICE_NS, 10000, false);
     }
     assert_int_equal(depth.limit, limit);
@@ -132,6 +137,23 @@ static void what_comes_later_does_not_begin_with_few(void **state) {
     assert_int_equal(source.depth.limit, first);
 }
 
+static void what_hangs_does_not_hold_up_others(void **state) {
+    struct stg_depth depth;
+    unsigned begun = 0;
+
+    (void)state;
+    stg_depth_init(&depth, MOST);
+    for (int64_t second = 0; second < 10; second++) {
+        int64_t now_ns = second * 1000000000;
+
+        if (!stg_depth_has_room(&depth) && now_ns >= stg_depth_stuck_ns(&depth))
+            stg_depth_unstick(&depth, now_ns);
+        for (; stg_depth_has_room(&depth); begun++)
+            stg_depth_begin(&depth, now_ns);
+    }
+    assert_int_equal(begun, MOST);
+}
+
 static void bounds(void **state) {
     struct stg_depth depth;
 
@@ -139,18 +161,18 @@ static void bounds(void **state) {
     stg_depth_init(&depth, 3);
     for (int i = 0; i < 3; i++) {
         assert_true(stg_depth_has_room(&depth));
-        stg_depth_begin(&depth);
+        stg_depth_begin(&depth, 0);
     }
     assert_false(stg_depth_has_room(&depth));
     for (int i = 1; i < 1000; i++) {
         stg_depth_end(&depth, i * SERVICE_NS, 10000, true);
-        stg_depth_begin(&depth);
+        stg_depth_begin(&depth, 0);
         assert_int_equal(depth.limit, 3);
     }
     stg_depth_init(&depth, 0);
     for (int i = 0; i < 1000; i++) {
         assert_true(stg_depth_has_room(&depth));
-        stg_depth_begin(&depth);
+        stg_depth_begin(&depth, 0);
     }
     for (int i = 0; i < 1000; i++)
         stg_depth_end(&depth, i * SERVICE_NS, 0, true);
@@ -166,6 +188,7 @@ int main(void) {
         cmocka_unit_test(a_source_that_changes),
         cmocka_unit_test(what_does_not_keep_it_busy_tells_nothing),
         cmocka_unit_test(what_comes_later_does_not_begin_with_few),
+        cmocka_unit_test(what_hangs_does_not_hold_up_others),
         cmocka_unit_test(bounds),
     };
 

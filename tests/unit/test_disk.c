@@ -378,10 +378,13 @@ static void test_recent(void **state) {
     assert_true(has(disk, "a/used", 1, 1, 10));
     assert_true(has(disk, "a/used too", 1, 1, 10));
     stg_disk_flush(disk);
-    stg_disk_each_recent(disk, note_recent, &all);
+    stg_disk_each_recent(disk, INT64_MAX, note_recent, &all);
     assert_string_equal(all.text, "a/used too a/used last first ");
-    stg_disk_each_recent(disk, note_recent, &some);
+    stg_disk_each_recent(disk, INT64_MAX, note_recent, &some);
     assert_string_equal(some.text, "a/used too a/used ");
+    some = (struct visited){.left = 100};
+    stg_disk_each_recent(disk, 1, note_recent, &some); /* that is over */
+    assert_string_equal(some.text, "");
     stop(disk);
 }
 

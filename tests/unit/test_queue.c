@@ -120,10 +120,66 @@ static void *consume(void *unused) {
     return NULL;
 }
 
+static void *fetch_one_after_the_other(void *unused) {
+    struct stg_queue_entry *entry;
+
+    (void)unused;
+    while ((entry = stg_queue_pop(&queue))) {
+        stg_queue_fetched(&queue, entry, 1000);
+        if (++popped == (uint64_t)PRODUCERS * EACH)
+            stg_queue_close(&queue);
+    }
+    return NULL;
+}
+
+static void nothing_is_lost_where_few_are_under_way(void **state) {
+    pthread_t threads[PRODUCERS + CONSUMERS];
+
+    (void)state;
+    stg_queue_fini(&queue);
+    stg_queue_init(&queue, 0, 2);
+    popped = 0;
+    for (int i = 0; i < CONSUMERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, fetch_one_after_the_other, NULL), 0);
+    for (int i = 0; i < PRODUCERS; i++)
+        assert_int_equal(pthread_create(&threads[CONSUMERS + i], NULL, produce, many[i]), 0);
+    for (size_t i = 0; i < STG_COUNT(threads); i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    assert_int_equal(popped, PRODUCERS * EACH);
+    assert_int_equal(queue.depth.under_way, 0);
+}
+
+static void *pop_one(void *unused) {
+    (void)unused;
+    return stg_queue_pop(&queue);
+}
+
+static void who_waits_is_woken_for_what_is_raised(void **state) {
+    struct stg_queue_entry e[3] = {{0}};
+    pthread_t thread;
+    void *one;
+
+    (void)state;
+    stg_queue_fini(&queue);
+    stg_queue_init(&queue, 0, 1);
+    for (int i = 0; i < 3; i++)
+        assert_true(stg_queue_push(&queue, &e[i], STG_PRIORITY_EXPLICIT));
+    assert_ptr_equal(stg_queue_pop(&queue), &e[0]);
+    assert_int_equal(pthread_create(&thread, NULL, pop_one, NULL), 0);
+    stg_queue_raise(&queue, &e[2], STG_PRIORITY_WAITING);
+    assert_int_equal(pthread_join(thread, &one), 0);
+    assert_ptr_equal(one, &e[2]);
+    assert_int_equal(pthread_create(&thread, NULL, pop_one, NULL), 0);
+    stg_queue_fetched(&queue, &e[0], 10);
+    assert_int_equal(pthread_join(thread, &one), 0);
+    assert_ptr_equal(one, &e[1]);
+}
+
 static void nothing_is_lost_between_threads(void **state) {
     pthread_t threads[PRODUCERS + CONSUMERS];
 
     (void)state;
+    popped = 0;
     for (int i = 0; i < CONSUMERS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, consume, NULL), 0);
     for (int i = 0; i < PRODUCERS; i++)
@@ -199,6 +255,8 @@ int main(void) {
         TEST(an_entry_can_be_withdrawn),
         TEST(a_closed_queue_takes_and_gives_nothing),
         TEST(nothing_is_lost_between_threads),
+        TEST(nothing_is_lost_where_few_are_under_way),
+        TEST(who_waits_is_woken_for_what_is_raised),
         TEST(what_nobody_waits_for_keeps_to_the_rate),
         TEST(of_what_nobody_waits_for_some_are_under_way),
     };
