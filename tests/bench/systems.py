@@ -121,6 +121,8 @@ class System:
 class BackgroundSystem(System):
     """One that goes to the background by itself, once it is ready."""
 
+    pid = None  # of the daemon
+
     def start(self, source, mounts, scratch, log_folder):
         self.root = os.path.join(mounts, self.name)
         os.makedirs(self.root, exist_ok=True)
