@@ -222,8 +222,9 @@ int stg_disk_take(const char *path, const char *source, struct stg_disk **ret_di
 
     if (!disk)
         return -ENOMEM;
-    disk->dir_fd = disk->lock_fd = -1;
+    disk->dir_fd = disk->lock_fd = disk->large_fd = -1;
     stg_lock_init(&disk->lock, STG_RANK_QUEUE);
+    stg_lock_init(&disk->whole_lock, STG_RANK_QUEUE);
     stg_lock_init(&disk->idle_lock, STG_RANK_QUEUE);
     stg_lock_init(&disk->mark_lock, STG_RANK_CACHE);
     (void)pthread_cond_init(&disk->filled, NULL); /* cannot fail, as the next */
@@ -257,7 +258,11 @@ void stg_disk_free(struct stg_disk *disk) {
     free(disk->source);
     pthread_cond_destroy(&disk->filled);
     pthread_cond_destroy(&disk->written);
+    stg_disk_whole_fini(disk);
+    stg_disk_numbers_fini(&disk->made);
+    stg_disk_numbers_fini(&disk->leaving);
     stg_lock_fini(&disk->lock);
+    stg_lock_fini(&disk->whole_lock);
     stg_lock_fini(&disk->idle_lock);
     stg_lock_fini(&disk->mark_lock);
     free(disk);
@@ -315,6 +320,7 @@ void stg_disk_erase(struct stg_disk *disk) {
     (void)unlinkat(disk->dir_fd, STG_DISK_DATA, 0);
     (void)unlinkat(disk->dir_fd, DATA_LOCK_NAME, 0);
     (void)unlinkat(disk->dir_fd, FORGETTING, 0);
+    stg_disk_large_erase(disk);
 }
 
 int stg_disk_mark(struct stg_disk *disk) {
@@ -407,12 +413,14 @@ int stg_disk_open(struct stg_disk *disk, uint64_t map_bytes, bool to_change) {
 }
 
 uint64_t stg_disk_bytes_in(const char *path) {
-    stg_auto_free char *data = NULL;
+    struct stg_disk there = {.dir_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC)};
+    uint64_t bytes = 0;
     struct stat info;
 
-    if (asprintf(&data, "%s/%s", path, STG_DISK_DATA) < 0)
-        return 0;
-    return stat(data, &info) ? 0 : (uint64_t)info.st_size + BESIDES_BYTES;
+    if (!fstatat(there.dir_fd, STG_DISK_DATA, &info, AT_SYMLINK_NOFOLLOW))
+        bytes = (uint64_t)info.st_size + BESIDES_BYTES + stg_disk_large_bytes_in(&there);
+    stg_fd_close(there.dir_fd);
+    return bytes;
 }
 
 /* Is what is there more than it may be? */
@@ -558,7 +566,8 @@ struct reading {
     bool any_length; /* which `name` and `key` get */
     MDB_txn *txn;
     char *content;
-    int error; /* of LMDB's, or -errno */
+    struct stg_disk_large *large; /* the file beside the store that it is a part of */
+    int error;                    /* of LMDB's, or -errno */
 };
 
 /* The first entry that has the key but for its length. 0, or an error of LMDB's. */
@@ -584,6 +593,19 @@ static int get_any_length(struct reading *reading, MDB_val *value) {
     return error;
 }
 
+/* The entry of the large file whose key it is. */
+static void read_large_guarded(void *argument) {
+    struct reading *reading = argument;
+    MDB_val key = {reading->key->bytes, reading->key->text};
+    MDB_val value;
+
+    reading->error = begin_reading(reading->disk, &reading->txn);
+    if (!reading->error)
+        reading->error = mdb_get(reading->txn, reading->disk->copies, &key, &value);
+    if (!reading->error)
+        reading->error = stg_disk_large_parse(&value, &reading->name->now, &reading->large);
+}
+
 static void read_guarded(void *argument) {
     struct reading *reading = argument;
     MDB_val key = {reading->key->bytes, reading->key->text};
@@ -600,8 +622,21 @@ static void read_guarded(void *argument) {
                                              &reading->content);
 }
 
-/* Why there is none. */
-static void note_miss(struct stg_disk *disk, const char *path, int error) {
+int stg_disk_get_large(struct stg_disk *disk, const struct stg_disk_name *name,
+                       struct stg_disk_key *ret_key, struct stg_disk_large **ret_large) {
+    struct stg_disk_name copy = *name;
+    struct reading reading = {.disk = disk, .name = &copy, .key = ret_key};
+
+    if (!stg_disk_is_usable(disk) || !stg_disk_large_key(name->path, ret_key) ||
+        stg_disk_is_forgotten(disk, name->path))
+        return MDB_NOTFOUND;
+    if (!read_with(disk, &reading.txn, read_large_guarded, &reading))
+        return MDB_NOTFOUND;
+    *ret_large = reading.large;
+    return reading.error;
+}
+
+void stg_disk_note_miss(struct stg_disk *disk, const char *path, int error) {
     switch (error) {
     case MDB_NOTFOUND:
     case -ENOENT: /* another version */
@@ -634,14 +669,50 @@ static char *get(struct stg_disk *disk, struct stg_disk_name *name, bool any_len
         return reading.content;
     }
     free(reading.content);
-    note_miss(disk, name->path, reading.error);
+    stg_disk_note_miss(disk, name->path, reading.error);
     return NULL;
+}
+
+/* A piece of a large file. */
+static char *get_piece(struct stg_disk *disk, const struct stg_disk_name *name) {
+    stg_auto_free struct stg_disk_large *large = NULL;
+    stg_auto_free char *content = NULL;
+    stg_auto_fd int fd = -1;
+    struct stg_disk_key key;
+    char *given;
+    uint64_t index;
+    int error = stg_disk_get_large(disk, name, &key, &large);
+
+    if (error) {
+        stg_disk_note_miss(disk, name->path, error);
+        return NULL;
+    }
+    index = name->offset / large->piece_bytes;
+    if (stg_disk_large_piece_length(large, index) != name->bytes || !large->checksums[index])
+        return NULL;
+    content = malloc(name->bytes + 1);
+    fd = content ? stg_disk_large_open(disk, large->number, O_RDONLY) : -1;
+    if (fd < 0) /* it went just now, or there is no descriptor to be had */
+        return NULL;
+    if (stg_disk_large_read_piece(fd, large, index, content)) {
+        stg_disk_note_miss(disk, name->path, -EBADMSG);
+        return NULL;
+    }
+    stg_disk_whole_checked(disk, large, index);
+    stg_disk_touch(disk, &key);
+    given = content;
+    content = NULL;
+    return given;
 }
 
 char *stg_disk_get(struct stg_disk *disk, const struct stg_disk_name *name) {
     struct stg_disk_name exact = *name;
-    char *content = name->bytes ? get(disk, &exact, false) : NULL;
+    char *content = NULL;
 
+    if (stg_disk_is_large(name))
+        content = get_piece(disk, name);
+    if (!content && name->bytes && name->bytes <= STG_DISK_ENTRY_MAX_BYTES)
+        content = get(disk, &exact, false);
     if (content) {
         atomic_fetch_add(&disk->hits, 1);
         atomic_fetch_add(&disk->hit_bytes, name->bytes);
@@ -809,6 +880,9 @@ struct stg_disk_view stg_disk_view(struct stg_disk *disk) {
                                  .limit_bytes = disk->limit_bytes,
                                  .used_bytes = disk->used_bytes,
                                  .entries = disk->entries,
+                                 .large_files = disk->large_files,
+                                 .large_bytes = disk->large_bytes,
+                                 .passed = disk->passed,
                                  .hits = disk->hits,
                                  .hit_bytes = disk->hit_bytes,
                                  .written = disk->written_entries,

@@ -14,6 +14,10 @@
  * touched, and nothing in it that is not ours. A disk that is full or fails costs what it would
  * have kept, and is told once.
  *
+ * What is fetched in parts of files larger than 1 MiB is in files of their own beside the store, of
+ * which the store has the checksums. Once all of such a file is there, and was found to be right
+ * since the mount, it can be opened.
+ *
  * Why LMDB: one file that is consistent after each crash without a log to be replayed, readers that
  * never wait for the writer, and a size that it never goes beyond (http://www.lmdb.tech/doc/).
  *
@@ -38,7 +42,7 @@ struct stg_disk_name {
     uint64_t bytes;
 };
 
-/* The largest content that is kept. */
+/* The largest content that is kept in the store itself. */
 #define STG_DISK_ENTRY_MAX_BYTES (UINT64_C(16) << 20)
 /* The least that a store can be. */
 #define STG_DISK_MIN_BYTES (UINT64_C(4) << 20)
@@ -91,6 +95,31 @@ bool stg_disk_has_below(struct stg_disk *disk, const char *path);
 /* How much was forgotten so far: to be asked before something is fetched that is to be kept. */
 uint64_t stg_disk_forgotten(struct stg_disk *disk);
 
+/* Is there all of the large file, as far as is known without reading it? Reads the disk. */
+bool stg_disk_has_whole(struct stg_disk *disk, const struct stg_disk_name *name);
+
+struct stg_disk_whole {
+    int fd; /* O_PATH; the caller's */
+    uint64_t number;
+};
+
+/*
+ * Has the large file for the caller, all of it, to be opened by others for reading; it does not
+ * change until stg_disk_leave_whole(). What was not looked at since the start is read, and compared
+ * with its checksums, until `until_ns` (monotonic; 0: however long that takes). Returns 0; -ENOENT,
+ * it is not there, or not all; -EAGAIN, the time is over, and the next call goes on there; -EBUSY,
+ * somebody has it; -EMFILE, too many are had; -EBADMSG, it was damaged; -EOPNOTSUPP, of files of
+ * that disk it cannot be told whether they are open; or the disk's error.
+ */
+int stg_disk_take_whole(struct stg_disk *disk, const struct stg_disk_name *name, int64_t until_ns,
+                        struct stg_disk_whole *ret_whole);
+
+/* Gives it back. */
+void stg_disk_release_whole(struct stg_disk *disk, uint64_t number);
+
+/* It is not in the stage directory any more, and so may be written to by who has it. */
+void stg_disk_leave_whole(struct stg_disk *disk, uint64_t number);
+
 /*
  * Has the content kept, which is taken over. Does not wait: `name` is copied, and what cannot be
  * queued is dropped; so is what was forgotten since stg_disk_forgotten() gave `forgotten`. False:
@@ -136,9 +165,12 @@ enum stg_disk_state {
 struct stg_disk_view {
     enum stg_disk_state state;
     uint64_t limit_bytes;
-    uint64_t used_bytes; /* by entries, with their overhead */
+    uint64_t used_bytes; /* by entries, with their overhead; without large files */
     uint64_t entries;
-    uint64_t hits; /* since the start, as all below */
+    uint64_t large_files; /* beside the store */
+    uint64_t large_bytes; /* what they take */
+    uint64_t passed;      /* since the start: how often one was taken whole */
+    uint64_t hits;        /* since the start, as all below */
     uint64_t hit_bytes;
     uint64_t written;       /* entries */
     uint64_t written_bytes; /* of content */

@@ -28,12 +28,37 @@ static uint64_t bytes_of(const MDB_val *key) {
     return be64toh(big);
 }
 
-static bool is_whole(const MDB_val *key, const MDB_val *value) {
-    char *content = NULL;
-    int error = stg_disk_entry_read(value, NULL, bytes_of(key), &content);
+/* What is there of a large file; 0 where some of that is damaged. */
+static uint64_t check_large(struct stg_disk *disk, const MDB_val *value) {
+    stg_auto_free struct stg_disk_large *large = NULL;
+    stg_auto_free char *content = NULL;
+    stg_auto_fd int fd = -1;
+    uint64_t bytes = 0;
 
+    if (stg_disk_large_parse(value, NULL, &large))
+        return 0;
+    content = malloc(large->piece_bytes);
+    fd = content ? stg_disk_large_open(disk, large->number, O_RDONLY) : -1;
+    for (uint64_t i = 0; i < large->count; i++) {
+        if (!large->checksums[i])
+            continue;
+        if (fd < 0 || stg_disk_large_read_piece(fd, large, i, content))
+            return 0;
+        bytes += stg_disk_large_piece_length(large, i);
+    }
+    return bytes;
+}
+
+/* What the entry has of content; 0 where it is damaged. */
+static uint64_t check_content(struct stg_disk *disk, const MDB_val *key, const MDB_val *value) {
+    char *content = NULL;
+    int error;
+
+    if (stg_disk_is_large_key(key))
+        return check_large(disk, value);
+    error = stg_disk_entry_read(value, NULL, bytes_of(key), &content);
     free(content);
-    return !error;
+    return error ? 0 : bytes_of(key);
 }
 
 /* Is it where it should be in the order in which entries go? 0, or an error of LMDB's. */
@@ -78,13 +103,15 @@ static int check_entry(struct checking *checking, MDB_txn *txn, const MDB_val *k
                        const MDB_val *value) {
     struct stg_disk_totals totals = {0};
     struct stg_disk_key copy;
+    uint64_t bytes;
     int error = check_place(checking, txn, key);
 
     if (error)
         return error;
-    if (is_whole(key, value)) {
+    bytes = check_content(checking->disk, key, value);
+    if (bytes) {
         checking->report->entries++;
-        checking->report->bytes += bytes_of(key);
+        checking->report->bytes += bytes;
         return 0;
     }
     checking->report->damaged++;
@@ -141,10 +168,12 @@ static void check_guarded(void *argument) {
         error = check_counts(checking, txn);
         if (!error)
             error = check_all(checking, txn);
-        if (!error && checking->repair && checking->report->damaged)
+        if (!error && checking->repair && checking->report->damaged) {
             error = mdb_txn_commit(txn);
-        else
+            stg_disk_large_end(checking->disk, !error);
+        } else {
             mdb_txn_abort(txn);
+        }
     }
     checking->error = error;
 }

@@ -243,6 +243,8 @@ static struct stg_disk_answer answer_of(struct stg_disk *disk, int error, bool w
                                     .forgotten = !error || error == ENOSPC || error == EDQUOT,
                                     .used_bytes = disk->used_bytes,
                                     .entries = disk->entries,
+                                    .large_files = disk->large_files,
+                                    .large_bytes = disk->large_bytes,
                                     .evicted = disk->evicted};
 }
 
@@ -265,6 +267,8 @@ static void serve(struct stg_disk *disk) {
         return;
     /* After the answer: nobody waits for that. */
     error = stg_disk_count(disk);
+    if (!error && disk->large_bytes) /* the limit may be a lower one than it was */
+        error = stg_disk_apply(disk, NULL, &(bool){false});
     while ((batch = receive_batch(CHILD_FD))) {
         bool written = false;
 

@@ -24,10 +24,10 @@ bool stg_disk_key_make(const struct stg_disk_name *name, struct stg_disk_key *re
     return true;
 }
 
-static uint64_t checksum_of(const char *value, size_t bytes) {
+uint64_t stg_disk_checksum(const void *value, size_t bytes) {
     size_t skipped = sizeof(uint64_t);
 
-    return XXH3_64bits(value + skipped, bytes - skipped);
+    return XXH3_64bits((const char *)value + skipped, bytes - skipped);
 }
 
 int stg_disk_entry_make(const struct stg_identity *now, const char *content, uint64_t bytes,
@@ -48,14 +48,14 @@ int stg_disk_entry_make(const struct stg_identity *now, const char *content, uin
         return -ENOMEM;
     memcpy(value, &head, sizeof(head));
     memcpy(value + sizeof(head), kept, kept_bytes);
-    head.checksum = checksum_of(value, sizeof(head) + kept_bytes);
+    head.checksum = stg_disk_checksum(value, sizeof(head) + kept_bytes);
     memcpy(value, &head.checksum, sizeof(head.checksum));
     *ret_value = value;
     *ret_bytes = sizeof(head) + kept_bytes;
     return 0;
 }
 
-static bool is_of(const struct stg_disk_head *head, const struct stg_identity *now) {
+bool stg_disk_head_is_of(const struct stg_disk_head *head, const struct stg_identity *now) {
     return head->size_bytes == now->size_bytes && head->mtime_ns == now->mtime_ns &&
            head->ctime_ns == now->ctime_ns && head->ino == now->ino;
 }
@@ -69,10 +69,10 @@ int stg_disk_entry_read(const MDB_val *value, const struct stg_identity *now, ui
     if (value->mv_size < sizeof(head))
         return -EBADMSG;
     memcpy(&head, at, sizeof(head)); /* it need not be aligned */
-    if (now && !is_of(&head, now))
+    if (now && !stg_disk_head_is_of(&head, now))
         return -ENOENT;
     kept_bytes = value->mv_size - sizeof(head);
-    if (head.checksum != checksum_of(at, value->mv_size) || head.raw_bytes != bytes ||
+    if (head.checksum != stg_disk_checksum(at, value->mv_size) || head.raw_bytes != bytes ||
         bytes > STG_DISK_ENTRY_MAX_BYTES || (!head.is_packed && kept_bytes != bytes))
         return -EBADMSG;
     at += sizeof(head);

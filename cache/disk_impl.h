@@ -7,6 +7,8 @@
  *   disk_child  the process that writes
  *   disk_write  how it changes the store
  *   disk_entry  the form of what is kept
+ *   disk_large  files of their own beside the store
+ *   disk_whole  of these what the daemon has looked through, and who uses it
  *   disk_check  without a mount
  *
  * LMDB trusts what it finds: a tree that a failing disk has damaged can lead it to write anywhere
@@ -18,6 +20,8 @@
  *   order   class, number → key, cost: in which order entries go
  *   places  key → class, number
  * The key is the path, a NUL, and the part of the file; so what is below a folder is one stretch.
+ * A large file has one entry, with the last key that a path can have, for all of its pieces; these
+ * are in a file beside the store.
  */
 #ifndef STG_CACHE_DISK_IMPL_H
 #define STG_CACHE_DISK_IMPL_H
@@ -51,18 +55,47 @@ struct stg_disk_head {
     uint64_t is_packed; /* the content is a blob of codec.h */
 };
 
+/* Of is_packed: what follows is the rest of a struct stg_disk_large. */
+#define STG_DISK_IS_LARGE 2
+
+/* The entry of a large file, as it lies in memory. */
+struct stg_disk_large {
+    struct stg_disk_head head; /* its raw_bytes: the file's size */
+    uint64_t number;           /* the name of the file */
+    uint64_t piece_bytes;
+    uint64_t count;       /* of pieces */
+    uint64_t checksums[]; /* XXH3 of each; 0: it is not there */
+};
+
+/* Where these files are. */
+#define STG_DISK_LARGE "large"
+
+/* What goes first to make room: of the store, and of what is beside it. */
 enum stg_disk_class {
     STG_DISK_NEW,  /* not asked for since it was written */
     STG_DISK_USED, /* asked for again */
+    STG_DISK_LARGE_NEW,
+    STG_DISK_LARGE_USED,
     STG_DISK_CLASSES
 };
+
+static inline bool stg_disk_is_large_class(enum stg_disk_class class) {
+    return class >= STG_DISK_LARGE_NEW;
+}
 
 #define STG_DISK_ORDER_BYTES (1 + sizeof(uint64_t))
 
 struct stg_disk_totals {
     uint64_t bytes[STG_DISK_CLASSES];
     uint64_t entries;
+    uint64_t large; /* of the entries those of large files */
     uint64_t next_number;
+};
+
+struct stg_disk_numbers {
+    uint64_t *all;
+    size_t count;
+    size_t room;
 };
 
 enum stg_disk_work_kind { STG_DISK_PUT, STG_DISK_TOUCH, STG_DISK_FORGET };
@@ -87,6 +120,7 @@ struct stg_disk_work {
 };
 
 #define STG_DISK_IDLE_MAX 64
+#define STG_DISK_WHOLE_BUCKETS 256
 #define STG_DISK_TOUCHED_BITS (1U << 20)
 /* So much is sent to the process that writes at once. */
 #define STG_DISK_OUTGOING_BYTES ((size_t)64 << 10)
@@ -139,9 +173,20 @@ struct stg_disk {
     char outgoing[STG_DISK_OUTGOING_BYTES]; /* what is to be sent; the same thread's */
     _Atomic int64_t full_until_ns;          /* monotonic */
     struct stg_disk_totals totals;          /* the child's own, as all below that is not atomic */
+    int large_fd;                           /* the large file that was last written to; -1: none */
+    uint64_t large_number;
+    struct stg_disk_numbers made;    /* large files of the transaction that is under way, */
+    struct stg_disk_numbers leaving; /* and those that go with it */
     _Atomic uint64_t used_bytes;
     _Atomic uint64_t entries;
+    _Atomic uint64_t large_files, large_bytes;
     _Atomic uint64_t hits, hit_bytes, written_entries, written_bytes, evicted, overrun, corrupt;
+    _Atomic uint64_t passed; /* large files that were taken whole */
+    struct stg_lock whole_lock;
+    /* The daemon's own; protected by whole_lock, as the next. */
+    struct stg_disk_whole_entry *wholes[STG_DISK_WHOLE_BUCKETS];
+    unsigned whole_count;
+    unsigned taken_count;
     _Atomic uint8_t touched[STG_DISK_TOUCHED_BITS / 8]; /* entries that a hit was noted for */
 };
 
@@ -168,6 +213,93 @@ int stg_disk_entry_read(const MDB_val *value, const struct stg_identity *now, ui
 /* What the entry takes of the store: a guess that is rather too high. */
 uint64_t stg_disk_entry_cost(size_t key_bytes, size_t value_bytes);
 
+/* The checksum of a value that begins with a head, but for the checksum itself. */
+uint64_t stg_disk_checksum(const void *value, size_t bytes);
+
+bool stg_disk_head_is_of(const struct stg_disk_head *head, const struct stg_identity *now);
+
+/* ---- disk_large.c ---- */
+
+/* Is it pieces of a file that is kept beside the store? */
+bool stg_disk_is_large(const struct stg_disk_name *name);
+
+/* The key of a large file's entry; false where the path is too long for one. */
+bool stg_disk_large_key(const char *path, struct stg_disk_key *ret_key);
+bool stg_disk_is_large_key(const MDB_val *key);
+
+/* Which part of a file a key is of. */
+void stg_disk_part_of(const struct stg_disk_key *key, uint64_t *ret_offset, uint64_t *ret_bytes);
+
+size_t stg_disk_large_value_bytes(uint64_t size_bytes);
+
+/* The entry of a file of which nothing is there. NULL without memory; the caller frees it. */
+struct stg_disk_large *stg_disk_large_make(const struct stg_identity *now, uint64_t number);
+
+/* Sets the checksum of the entry itself, when it is what shall be written. */
+void stg_disk_large_seal(struct stg_disk_large *large);
+
+/* The entry, which the caller frees. Returns 0 or -errno as stg_disk_entry_read(). */
+int stg_disk_large_parse(const MDB_val *value, const struct stg_identity *now,
+                         struct stg_disk_large **ret_large);
+
+uint64_t stg_disk_large_piece_length(const struct stg_disk_large *large, uint64_t index);
+uint64_t stg_disk_large_checksum(const char *content, uint64_t bytes);
+bool stg_disk_large_is_whole(const struct stg_disk_large *large);
+uint64_t stg_disk_large_cost(const struct stg_disk_large *large, size_t key_bytes);
+
+/* A descriptor of the file, or -errno. */
+int stg_disk_large_open(const struct stg_disk *disk, uint64_t number, int flags);
+void stg_disk_large_unlink(const struct stg_disk *disk, uint64_t number);
+
+/*
+ * Reads the piece into `content`, which has room for it. Returns 0; -ENOENT, it is not there;
+ * -EBADMSG, it is damaged; or the disk's error.
+ */
+int stg_disk_large_read_piece(int fd, const struct stg_disk_large *large, uint64_t index,
+                              char *content);
+
+/* Removes all of them; removes those that are not among `named`, which is sorted for that. */
+void stg_disk_large_erase(const struct stg_disk *disk);
+void stg_disk_large_sweep(const struct stg_disk *disk, struct stg_disk_numbers *named);
+
+/* What they take of the disk. */
+uint64_t stg_disk_large_bytes_in(const struct stg_disk *disk);
+
+void stg_disk_numbers_add(struct stg_disk_numbers *numbers, uint64_t number);
+void stg_disk_numbers_fini(struct stg_disk_numbers *numbers);
+
+/* In the process that writes, within a transaction, as all below: what large files may take. */
+uint64_t stg_disk_large_room(const struct stg_disk *disk);
+
+/* Is its file what it should be? */
+bool stg_disk_large_is_there(struct stg_disk *disk, const struct stg_disk_large *large);
+
+/* Is one of these pieces there, and another than that? */
+bool stg_disk_large_contradicts(const struct stg_disk_large *large, uint64_t offset,
+                                const char *content, uint64_t bytes);
+
+/* Writes those of the pieces that are not there. 0 or an errno. */
+int stg_disk_large_write(struct stg_disk *disk, const struct stg_disk_large *large, bool is_new,
+                         uint64_t offset, const char *content, uint64_t bytes);
+
+/* Notes in the entry that these pieces are there. */
+void stg_disk_large_note(struct stg_disk_large *large, uint64_t offset, const char *content,
+                         uint64_t bytes);
+
+/* What was written is on the disk, before the transaction is. 0 or an errno. */
+int stg_disk_large_sync(struct stg_disk *disk);
+
+/* The transaction is over: files go that are not named any more, or never were. */
+void stg_disk_large_end(struct stg_disk *disk, bool committed);
+
+/* ---- disk_whole.c ---- */
+
+/* The piece was read, and is right. */
+void stg_disk_whole_checked(struct stg_disk *disk, const struct stg_disk_large *large,
+                            uint64_t index);
+
+void stg_disk_whole_fini(struct stg_disk *disk);
+
 /* ---- disk.c ---- */
 
 /* An error that is none of LMDB's or the system's: the process that writes is no more. */
@@ -183,6 +315,16 @@ uint64_t stg_disk_entry_cost(size_t key_bytes, size_t value_bytes);
  * mount, as what is changed from now on could not be forgotten.
  */
 void stg_disk_fail(struct stg_disk *disk, int error);
+
+/*
+ * The entry of the large file, which the caller frees, with its key. 0; an error of LMDB's; or as
+ * stg_disk_large_parse(). Not where the path is to be forgotten.
+ */
+int stg_disk_get_large(struct stg_disk *disk, const struct stg_disk_name *name,
+                       struct stg_disk_key *ret_key, struct stg_disk_large **ret_large);
+
+/* There is none, for that reason: what is damaged is forgotten. */
+void stg_disk_note_miss(struct stg_disk *disk, const char *path, int error);
 
 /* Takes the folder as stg_disk_claim() does; with `source` NULL that of any. */
 int stg_disk_take(const char *path, const char *source, struct stg_disk **ret_disk);
@@ -224,6 +366,8 @@ struct stg_disk_answer {
     bool forgotten; /* what was to be forgotten is */
     uint64_t used_bytes;
     uint64_t entries;
+    uint64_t large_files;
+    uint64_t large_bytes;
     uint64_t evicted;
 };
 

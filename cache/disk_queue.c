@@ -109,7 +109,8 @@ bool stg_disk_put(struct stg_disk *disk, const struct stg_disk_name *name, char 
     struct stg_disk_work *work = NULL;
 
     if (stg_disk_is_usable(disk) && may_write(disk) && name->bytes &&
-        name->bytes <= STG_DISK_ENTRY_MAX_BYTES && name->bytes <= disk->limit_bytes / 8)
+        (stg_disk_is_large(name) ||
+         (name->bytes <= STG_DISK_ENTRY_MAX_BYTES && name->bytes <= disk->limit_bytes / 8)))
         work = calloc(1, sizeof(*work));
     if (work && stg_disk_key_make(name, &work->key)) {
         work->kind = STG_DISK_PUT;
@@ -322,6 +323,8 @@ static void write_batch(struct stg_disk *disk, const struct stg_disk_work *batch
     if (answer.error != STG_DISK_GONE) {
         atomic_store(&disk->used_bytes, answer.used_bytes);
         atomic_store(&disk->entries, answer.entries);
+        atomic_store(&disk->large_files, answer.large_files);
+        atomic_store(&disk->large_bytes, answer.large_bytes);
         atomic_store(&disk->evicted, answer.evicted);
     }
     if (answer.error == ENOSPC || answer.error == EDQUOT)

@@ -6,6 +6,9 @@
  * Where a transaction fails the store is as it was before, and so are the totals, which belong to
  * it. LMDB never reuses pages within the transaction that freed them, so some of the map is kept
  * free of entries; where that does not do, entries go in a transaction of their own.
+ *
+ * Large files may take what the map does not: as that grows, they go. Where there is no room for
+ * one beside the store, its pieces are kept in it, like those of small files.
  */
 #include "cache/disk_impl.h"
 #include "cache/guard.h"
@@ -99,6 +102,17 @@ static int take_order(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_total
     return 0;
 }
 
+/* The file that the entry names goes with it. One that it cannot name goes at the next start. */
+static void leave_file(struct stg_disk *disk, MDB_txn *txn, MDB_val key) {
+    struct stg_disk_large *large;
+    MDB_val value;
+
+    if (mdb_get(txn, disk->copies, &key, &value) || stg_disk_large_parse(&value, NULL, &large))
+        return;
+    stg_disk_numbers_add(&disk->leaving, large->number);
+    free(large);
+}
+
 int stg_disk_remove(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals *totals,
                     MDB_val key) {
     enum stg_disk_class class;
@@ -108,6 +122,10 @@ int stg_disk_remove(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals 
 
     if (!error)
         error = mdb_del(txn, disk->places, &key, NULL);
+    if (!error && stg_disk_is_large_class(class)) {
+        totals->large -= totals->large > 0;
+        leave_file(disk, txn, key);
+    }
     if (!error) {
         totals->entries -= totals->entries > 0;
         error = mdb_del(txn, disk->copies, &key, NULL);
@@ -124,13 +142,34 @@ static bool is_place_of(struct stg_disk *disk, MDB_txn *txn, const MDB_val *key,
            !memcmp(place.mv_data, order->mv_data, place.mv_size);
 }
 
-/* Evicts one entry. MDB_NOTFOUND where there is none. */
-static int evict_one(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals *totals) {
-    bool new_first =
-        totals->bytes[STG_DISK_NEW] > disk->limit_bytes / NEW_PART || !totals->bytes[STG_DISK_USED];
+/* What is in the store (`kind` is STG_DISK_NEW), or beside it (STG_DISK_LARGE_NEW). */
+static uint64_t used_bytes(const struct stg_disk_totals *totals, enum stg_disk_class kind) {
+    return totals->bytes[kind] + totals->bytes[kind + 1];
+}
+
+/* The first entry from there on in the order that is of that kind. 0, or an error of LMDB's. */
+static int find_first(MDB_cursor *cursor, enum stg_disk_class kind, enum stg_disk_class class,
+                      MDB_val *order_value, MDB_val *cost_value) {
     unsigned char order[STG_DISK_ORDER_BYTES];
+    uint64_t number;
+    int error;
+
+    order_of(class, 0, order);
+    *order_value = (MDB_val){sizeof(order), order};
+    error = mdb_cursor_get(cursor, order_value, cost_value, MDB_SET_RANGE);
+    if (error)
+        return error;
+    if (!stg_disk_parse_order(order_value, &class, &number))
+        return MDB_CORRUPTED;
+    return class > kind + 1 ? MDB_NOTFOUND : 0;
+}
+
+/* Evicts one entry of the kind, as of used_bytes(). MDB_NOTFOUND where there is none. */
+static int evict_one(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals *totals,
+                     enum stg_disk_class kind, uint64_t limit_bytes) {
+    bool new_first = totals->bytes[kind] > limit_bytes / NEW_PART || !totals->bytes[kind + 1];
     struct stg_disk_key key;
-    MDB_val order_value = {sizeof(order), order};
+    MDB_val order_value;
     MDB_val cost_value;
     MDB_val found;
     MDB_cursor *cursor;
@@ -139,11 +178,10 @@ static int evict_one(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals
 
     if (error)
         return error;
-    order_of(new_first ? STG_DISK_NEW : STG_DISK_USED, 0, order);
-    error = mdb_cursor_get(cursor, &order_value, &cost_value, MDB_SET_RANGE);
+    error = find_first(cursor, kind, kind + !new_first, &order_value, &cost_value);
     if (error ==
         MDB_NOTFOUND) /* the totals are a guess after a crash of old; there may be others */
-        error = mdb_cursor_get(cursor, &order_value, &cost_value, MDB_FIRST);
+        error = find_first(cursor, kind, kind, &order_value, &cost_value);
     if (!error && !stg_disk_parse_cost(&cost_value, &cost, &found))
         error = MDB_CORRUPTED;
     if (!error && !is_place_of(disk, txn, &found, &order_value))
@@ -161,30 +199,136 @@ static int evict_one(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals
     return error;
 }
 
-static uint64_t used_bytes(const struct stg_disk_totals *totals) {
-    return totals->bytes[STG_DISK_NEW] + totals->bytes[STG_DISK_USED];
-}
-
 static int evict_to(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals *totals,
                     uint64_t bytes) {
     int error = 0;
 
-    while (!error && used_bytes(totals) > bytes)
-        error = evict_one(disk, txn, totals);
+    while (!error && used_bytes(totals, STG_DISK_NEW) > bytes)
+        error = evict_one(disk, txn, totals, STG_DISK_NEW, disk->limit_bytes);
+    return error == MDB_NOTFOUND ? 0 : error;
+}
+
+/* Has large files go until these take so much of the `room_bytes` that they may take. */
+static int evict_large_to(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals *totals,
+                          uint64_t bytes, uint64_t room_bytes) {
+    int error = 0;
+
+    while (!error && used_bytes(totals, STG_DISK_LARGE_NEW) > bytes)
+        error = evict_one(disk, txn, totals, STG_DISK_LARGE_NEW, room_bytes);
     return error == MDB_NOTFOUND ? 0 : error;
 }
 
 /* ---- what is queued ---- */
+
+/*
+ * The entry of a large file that more pieces of it can be added to. 0, with NULL where there is
+ * none; or an error of LMDB's. What cannot go together with that is removed.
+ */
+static int find_large(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals *totals,
+                      MDB_val key, const struct stg_disk_work *work, uint64_t offset,
+                      struct stg_disk_large **ret_large) {
+    struct stg_disk_large *large = NULL;
+    MDB_val value;
+    int error = mdb_get(txn, disk->copies, &key, &value);
+
+    *ret_large = NULL;
+    if (error)
+        return error == MDB_NOTFOUND ? 0 : error;
+    error = stg_disk_large_parse(&value, &work->now, &large);
+    if (error == -ENOMEM)
+        return ENOMEM;
+    if (!error && stg_disk_large_is_there(disk, large) &&
+        !stg_disk_large_contradicts(large, offset, work->content, work->content_bytes)) {
+        *ret_large = large;
+        return 0;
+    }
+    free(large);
+    return stg_disk_remove(disk, txn, totals, key);
+}
+
+/* Writes the entry, which is in none of the tables but perhaps in `copies`. */
+static int write_large(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals *totals,
+                       enum stg_disk_class class, MDB_val key, struct stg_disk_large *large) {
+    MDB_val value = {stg_disk_large_value_bytes(large->head.raw_bytes), large};
+    int error;
+
+    stg_disk_large_seal(large);
+    error = mdb_put(txn, disk->copies, &key, &value, 0);
+    return error
+               ? error
+               : add_order(disk, txn, totals, class, key, stg_disk_large_cost(large, key.mv_size));
+}
+
+/* Keeps pieces beside the store. `*ret_kept` is false where there is no room for that. */
+static int put_large(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals *totals,
+                     const struct stg_disk_work *work, uint64_t offset, bool *ret_kept) {
+    const uint64_t room_bytes = stg_disk_large_room(disk);
+    stg_auto_free struct stg_disk_large *large = NULL;
+    enum stg_disk_class class = STG_DISK_LARGE_NEW;
+    struct stg_disk_key key;
+    MDB_val key_value;
+    uint64_t whole_cost;
+    uint64_t unused;
+    bool is_new;
+    int error;
+
+    *ret_kept = stg_disk_large_key(work->key.text, &key);
+    if (!*ret_kept)
+        return 0;
+    key_value = (MDB_val){key.bytes, key.text};
+    whole_cost =
+        (uint64_t)work->now.size_bytes +
+        stg_disk_entry_cost(key.bytes, stg_disk_large_value_bytes((uint64_t)work->now.size_bytes));
+    *ret_kept = whole_cost <= room_bytes;
+    if (!*ret_kept)
+        return stg_disk_remove(disk, txn, totals, key_value);
+    error = find_large(disk, txn, totals, key_value, work, offset, &large);
+    if (error)
+        return error;
+    is_new = !large;
+    if (is_new) {
+        large = stg_disk_large_make(&work->now, totals->next_number++);
+        if (!large)
+            return ENOMEM;
+    } else { /* out of the order, so that it does not go itself */
+        error = take_order(disk, txn, totals, key_value, &class, &unused, &unused);
+    }
+    if (!error)
+        error = evict_large_to(disk, txn, totals, room_bytes - whole_cost, room_bytes);
+    if (!error)
+        error =
+            stg_disk_large_write(disk, large, is_new, offset, work->content, work->content_bytes);
+    if (error)
+        return error;
+    stg_disk_large_note(large, offset, work->content, work->content_bytes);
+    totals->entries += is_new;
+    totals->large += is_new;
+    return write_large(disk, txn, totals, class, key_value, large);
+}
+
+/* Is that a part of a large file? */
+static bool is_of_large(const struct stg_disk_work *work, uint64_t *ret_offset) {
+    struct stg_disk_name name = {.path = work->key.text, .now = work->now};
+
+    stg_disk_part_of(&work->key, &name.offset, &name.bytes);
+    *ret_offset = name.offset;
+    return name.bytes == work->content_bytes && stg_disk_is_large(&name);
+}
 
 static int apply_put(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals *totals,
                      const struct stg_disk_work *work) {
     stg_auto_free void *entry = NULL;
     MDB_val key = {work->key.bytes, (void *)work->key.text};
     MDB_val value;
+    uint64_t offset;
     uint64_t cost;
-    int error =
-        stg_disk_entry_make(&work->now, work->content, work->content_bytes, &entry, &value.mv_size);
+    bool kept = false;
+    int error = is_of_large(work, &offset) ? put_large(disk, txn, totals, work, offset, &kept) : 0;
 
+    if (error || kept || work->content_bytes > STG_DISK_ENTRY_MAX_BYTES)
+        return error;
+    error =
+        stg_disk_entry_make(&work->now, work->content, work->content_bytes, &entry, &value.mv_size);
     if (error)
         return -error;
     value.mv_data = entry;
@@ -214,10 +358,12 @@ static int apply_touch(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_tota
         return error == MDB_NOTFOUND ? 0 : error;
     if (!stg_disk_parse_order(&order_value, &class, &number))
         return MDB_CORRUPTED;
-    if (class == STG_DISK_USED && totals->next_number - number < totals->entries / 2)
+    if ((class == STG_DISK_USED || class == STG_DISK_LARGE_USED) &&
+        totals->next_number - number < totals->entries / 2)
         return 0;
     error = take_order(disk, txn, totals, key, &class, &number, &cost);
-    return error ? error : add_order(disk, txn, totals, STG_DISK_USED, key, cost);
+    class = stg_disk_is_large_class(class) ? STG_DISK_LARGE_USED : STG_DISK_USED;
+    return error ? error : add_order(disk, txn, totals, class, key, cost);
 }
 
 /* Removes what has keys that begin with `prefix`. */
@@ -285,8 +431,10 @@ struct writing {
 
 static void note_totals(struct stg_disk *disk, const struct stg_disk_totals *totals) {
     disk->totals = *totals;
-    atomic_store(&disk->used_bytes, used_bytes(totals));
+    atomic_store(&disk->used_bytes, used_bytes(totals, STG_DISK_NEW));
     atomic_store(&disk->entries, totals->entries);
+    atomic_store(&disk->large_files, totals->large);
+    atomic_store(&disk->large_bytes, used_bytes(totals, STG_DISK_LARGE_NEW));
 }
 
 /* Evicts, and changes something in any case: a transaction that changes nothing is none. */
@@ -313,15 +461,23 @@ static void write_guarded(void *argument) {
         return;
     if (writing->evict_to != UINT64_MAX)
         error = make_room(disk, txn, &totals, writing->evict_to);
+    if (!error) { /* the store may have grown */
+        uint64_t room_bytes = stg_disk_large_room(disk);
+
+        error = evict_large_to(disk, txn, &totals, room_bytes, room_bytes);
+    }
     for (const struct stg_disk_work *work = writing->batch; !error && work; work = work->next)
         if (work->kind == STG_DISK_FORGET || !writing->forgets_alone)
             error = apply(disk, txn, &totals, work);
+    if (!error)
+        error = stg_disk_large_sync(disk);
     if (error)
         mdb_txn_abort(txn);
     else
         error = mdb_txn_commit(txn);
     if (!error)
         note_totals(disk, &totals);
+    stg_disk_large_end(disk, !error);
     writing->error = error;
 }
 
@@ -381,8 +537,25 @@ int stg_disk_apply(struct stg_disk *disk, const struct stg_disk_work *batch, boo
 struct counting {
     struct stg_disk *disk;
     struct stg_disk_totals totals;
+    struct stg_disk_numbers named; /* large files that have entries */
     int error;
 };
+
+/* The number of the large file. 0, or an error of LMDB's. */
+static int count_large(struct counting *counting, MDB_txn *txn, MDB_val key) {
+    struct stg_disk_large *large;
+    MDB_val value;
+    int error = mdb_get(txn, counting->disk->copies, &key, &value);
+
+    if (error)
+        return error == MDB_NOTFOUND ? MDB_CORRUPTED : error;
+    counting->totals.large++;
+    if (stg_disk_large_parse(&value, NULL, &large))
+        return 0; /* it is found to be damaged when it is asked for */
+    stg_disk_numbers_add(&counting->named, large->number);
+    free(large);
+    return 0;
+}
 
 static void count_guarded(void *argument) {
     struct counting *counting = argument;
@@ -413,6 +586,9 @@ static void count_guarded(void *argument) {
             memcpy(last, order.mv_data, sizeof(last));
             counting->totals.bytes[class] += cost;
             counting->totals.entries++;
+            error = stg_disk_is_large_class(class) ? count_large(counting, txn, key) : 0;
+            if (error)
+                break;
             if (number >= counting->totals.next_number)
                 counting->totals.next_number = number + 1;
         }
@@ -429,7 +605,10 @@ int stg_disk_count(struct stg_disk *disk) {
         return MDB_PANIC;
     if (!counting.totals.next_number)
         counting.totals.next_number = 1;
-    if (!counting.error)
+    if (!counting.error) {
         note_totals(disk, &counting.totals);
+        stg_disk_large_sweep(disk, &counting.named);
+    }
+    stg_disk_numbers_fini(&counting.named);
     return counting.error;
 }

@@ -7,6 +7,17 @@
 
 #include <time.h>
 
+#define PIECE_MIN_BYTES (UINT64_C(256) << 10)
+#define PIECES_MAX 8192 /* of one file: then they become larger */
+
+uint64_t stg_fill_piece_bytes(uint64_t size_bytes) {
+    uint64_t bytes = PIECE_MIN_BYTES;
+
+    while (size_bytes / bytes >= PIECES_MAX)
+        bytes *= 2;
+    return bytes;
+}
+
 /* Reads up to `bytes`, short only at the end of the file. Returns how many, or -errno. */
 static ssize_t read_fully(const struct stg_source *source, int handle, char *buffer, size_t bytes,
                           uint64_t offset) {

@@ -52,6 +52,9 @@ struct stg_fill_limits {
 int stg_fill(const struct stg_source *source, void *key, struct stg_range range,
              struct stg_fill_limits limits, struct stg_filled *ret_filled);
 
+/* A file that is not fetched whole is fetched in parts of that length; a power of two. */
+uint64_t stg_fill_piece_bytes(uint64_t size_bytes);
+
 /* Is the last change so long ago that a further one shows? */
 bool stg_fill_is_settled(const struct stg_identity *identity, int64_t now_ns, int64_t settle_ns);
 

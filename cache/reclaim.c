@@ -74,6 +74,8 @@ static size_t pack(struct stg_cache *cache, const struct stg_copy *copy, void **
     stg_auto_free char *raw = NULL;
     ssize_t packed = -1;
 
+    if (copy->file) /* it is on a disk, and takes no memory as it is */
+        return 0;
     if (!atomic_load(&cache->cold_budget.limit_bytes) || !cache->config.compress_level)
         return 0;
     raw = malloc(copy->bytes ? copy->bytes : 1);
@@ -182,6 +184,13 @@ int stg_reclaim_keep(struct stg_cache *cache, const void *content, uint64_t byte
     if (error)
         stg_budget_release(&cache->hot_budget, cost_bytes);
     return error;
+}
+
+bool stg_reclaim_take_in(struct stg_cache *cache, struct stg_copy *copy) {
+    if (make_room(cache, stg_store_copy_cost_bytes(copy, copy->bytes)))
+        return true;
+    stg_store_drop(cache->store, copy);
+    return false;
 }
 
 int stg_reclaim_rewrite(struct stg_cache *cache, struct stg_copy *copy, const void *content,

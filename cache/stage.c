@@ -112,7 +112,8 @@ void stg_stage_make_hot_locked(struct stg_cache *cache, struct stg_object *objec
     stg_stage_move_locked(cache, object, STG_HOT);
     object->copy = *copy;
     *copy = (struct stg_copy){0};
-    stg_fifo_add(&cache->hot, &object->hot, object->hash, stg_store_cost_bytes(object->copy.bytes));
+    stg_fifo_add(&cache->hot, &object->hot, object->hash,
+                 stg_store_copy_cost_bytes(&object->copy, object->copy.bytes));
 }
 
 struct stg_copy stg_stage_take_copy_locked(struct stg_object *object) {
@@ -123,10 +124,11 @@ struct stg_copy stg_stage_take_copy_locked(struct stg_object *object) {
 }
 
 void stg_stage_drop_copy(struct stg_cache *cache, struct stg_copy *copy) {
-    uint64_t cost_bytes = stg_store_cost_bytes(copy->bytes);
+    uint64_t cost_bytes = stg_store_copy_cost_bytes(copy, copy->bytes);
 
     if (!copy->number && !copy->memory)
         return;
+    stg_stage_give_back(cache, copy);
     stg_store_drop(cache->store, copy);
     stg_budget_release(&cache->hot_budget, cost_bytes);
 }
@@ -281,15 +283,16 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
     error = object->freed ? -ECANCELED : 0;
     stg_lock_drop(&cache->lock);
     if (!error)
-        from_disk = stg_stage_from_disk(cache, object, &filled);
+        from_disk = stg_stage_adopt(cache, object, &copy, &filled) ||
+                    (!object->by_disk && stg_stage_from_disk(cache, object, &filled));
     if (!error && !from_disk)
-        error = fill(cache, object, &fetching, false, &filled);
+        error = object->by_disk ? -EFBIG : fill(cache, object, &fetching, false, &filled);
     /* While it is busy: it is not queued again. */
     stg_queue_fetched(&cache->queue, &object->fetch,
                       from_disk ? 0
                       : error   ? -1
                                 : (int64_t)filled.bytes);
-    if (!error)
+    if (!error && !copy.file)
         error = stg_reclaim_keep(cache, filled.content, filled.bytes, &copy);
     stg_lock_take(&cache->lock);
     if (!error && (object->version != fetching.version || object->freed ||
@@ -297,7 +300,7 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
         error = object->freed ? -ECANCELED : -ESTALE;
     waiters = stg_stage_take_waiters_locked(object);
     object->busy = false;
-    if (error) {
+    if (error || (copy.file && !waiters)) { /* one that is on the disk is there for who has it */
         stg_stage_move_locked(cache, object, STG_ABSENT);
     } else {
         object->identity = filled.identity;
@@ -431,10 +434,16 @@ const struct stg_identity *stg_object_identity(const struct stg_object *object) 
     return &object->identity;
 }
 
-/* The stale copy that nobody holds any more. */
+/*
+ * The copy that nobody holds any more, and that is stale; or one on the disk, which takes a
+ * descriptor, and room where it was evicted there.
+ */
 static struct stg_copy take_left_over_locked(struct stg_cache *cache, struct stg_object *object) {
-    if (object->holds || object->busy || object->state != STG_STALE)
+    if (object->holds || object->busy ||
+        !(object->state == STG_STALE || (object->state == STG_HOT && object->copy.file)))
         return (struct stg_copy){0};
+    if (object->state == STG_HOT)
+        stg_fifo_remove(&cache->hot, &object->hot);
     stg_stage_move_locked(cache, object, STG_ABSENT);
     return stg_stage_take_copy_locked(object);
 }
@@ -461,6 +470,8 @@ void stg_object_put(struct stg_cache *cache, struct stg_object *object) {
 }
 
 void stg_object_join(struct stg_cache *cache, struct stg_object *object, bool writing) {
+    if (writing)
+        stg_stage_leave_disk(cache, &object->copy); /* the caller's hold keeps it */
     stg_lock_take(&cache->lock);
     stg_stage_hold_locked(object, NULL);
     if (writing && object->state == STG_HOT) {
@@ -488,11 +499,13 @@ void stg_object_await(struct stg_cache *cache, struct stg_object *object) {
 int stg_object_write(struct stg_cache *cache, struct stg_object *object, const void *buffer,
                      uint64_t bytes, uint64_t offset) {
     uint64_t old_cost;
-    uint64_t new_cost = stg_store_cost_bytes(offset + bytes);
+    uint64_t new_cost;
     int error;
 
     stg_object_await(cache, object); /* from here on its writer has the copy to himself */
-    old_cost = stg_store_cost_bytes(object->copy.bytes);
+    stg_stage_leave_disk(cache, &object->copy);
+    old_cost = stg_store_copy_cost_bytes(&object->copy, object->copy.bytes);
+    new_cost = stg_store_copy_cost_bytes(&object->copy, offset + bytes);
     if (new_cost > old_cost)
         stg_budget_force(&cache->hot_budget, new_cost - old_cost);
     error = stg_store_write(cache->store, &object->copy, buffer, bytes, offset);
@@ -575,15 +588,16 @@ static bool begin_refresh(struct stg_cache *cache, struct stg_object *object, bo
 /* Makes the copy of a busy object what the file is. 0 or -errno; `ret_filled` is the caller's. */
 static int rewrite(struct stg_cache *cache, struct stg_object *object, bool may_mix,
                    struct stg_filled *ret_filled) {
-    int error = fill(cache, object, NULL, may_mix, ret_filled);
+    int error = object->copy.file ? stg_stage_rewrite_file(cache, object, may_mix, ret_filled)
+                                  : fill(cache, object, NULL, may_mix, ret_filled);
 
     if (error ==
         -EBUSY) /* of the source: ours says that another is at it, and will be waited for */
         return -EIO;
     /* The copy is ours while the object is busy. */
-    return error
-               ? error
-               : stg_reclaim_rewrite(cache, &object->copy, ret_filled->content, ret_filled->bytes);
+    if (error || object->copy.file)
+        return error;
+    return stg_reclaim_rewrite(cache, &object->copy, ret_filled->content, ret_filled->bytes);
 }
 
 static int refresh(struct stg_cache *cache, struct stg_object *object, bool by_writer,
@@ -621,7 +635,7 @@ static int refresh(struct stg_cache *cache, struct stg_object *object, bool by_w
         stg_stage_move_locked(cache, object, STG_HOT);
         object->identity = filled.identity;
         stg_fifo_add(&cache->hot, &object->hot, object->hash,
-                     stg_store_cost_bytes(object->copy.bytes));
+                     stg_store_copy_cost_bytes(&object->copy, object->copy.bytes));
     }
     copy = take_left_over_locked(cache, object);
     pthread_cond_broadcast(&cache->rewritten);
@@ -700,6 +714,8 @@ struct stg_object *stg_object_new(struct stg_cache *cache, void *key, struct stg
     }
     return object;
 }
+
+void stg_object_by_disk(struct stg_object *object) { object->by_disk = true; }
 
 void stg_object_free(struct stg_cache *cache, struct stg_object *object) {
     struct stg_waiter *waiters = NULL;

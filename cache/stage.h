@@ -118,6 +118,12 @@ void stg_cache_limit(struct stg_cache *cache, uint64_t hot_bytes, uint64_t cold_
 struct stg_object *stg_object_new(struct stg_cache *cache, void *key, struct stg_range range,
                                   uint64_t hash);
 
+/*
+ * Its copy is to be the large file that the disk has, all of it, or none: then who wants it is told
+ * -EFBIG. Before it is wanted.
+ */
+void stg_object_by_disk(struct stg_object *object);
+
 /* Further references, for who uses an object that its owner may free meanwhile. */
 void stg_object_ref(struct stg_cache *cache, struct stg_object *object);
 void stg_object_unref(struct stg_cache *cache, struct stg_object *object);

@@ -20,6 +20,7 @@ struct stg_object {
     struct stg_fifo_entry cold;
     void *key;                    /* constant */
     struct stg_range range;       /* constant */
+    bool by_disk;                 /* constant; as of stg_object_by_disk() */
     uint64_t hash;                /* constant */
     struct stg_identity identity; /* of the copy or blob; constant while somebody holds it */
     struct stg_identity seen;     /* of the file, by somebody who looked while it was busy */
@@ -106,6 +107,26 @@ void stg_stage_withdraw(struct stg_cache *cache, const struct stg_object *object
 bool stg_stage_from_disk(struct stg_cache *cache, const struct stg_object *object,
                          struct stg_filled *ret_filled);
 
+/*
+ * The same where the disk has a large file of all of it that may be the copy itself, for which room
+ * is reserved. `*ret_filled` has no content.
+ */
+bool stg_stage_adopt(struct stg_cache *cache, const struct stg_object *object,
+                     struct stg_copy *ret_copy, struct stg_filled *ret_filled);
+
+/* The copy goes: what it was on the disk may be another's. */
+void stg_stage_give_back(struct stg_cache *cache, const struct stg_copy *copy);
+
+/* The copy is about to be written to: it is none of the disk's any more. */
+void stg_stage_leave_disk(struct stg_cache *cache, const struct stg_copy *copy);
+
+/*
+ * Makes the copy of a busy object, which is a file, what the source's file is: as a fetch of it,
+ * and in parts, as it may be larger than memory.
+ */
+int stg_stage_rewrite_file(struct stg_cache *cache, struct stg_object *object, bool may_mix,
+                           struct stg_filled *ret_filled);
+
 /* What is to be noted when a fetch begins of which something may be kept on disk. */
 struct stg_stage_begun {
     int64_t now_ns; /* the time of day */
@@ -128,6 +149,9 @@ void stg_stage_to_disk(struct stg_cache *cache, const struct stg_object *object,
  */
 int stg_reclaim_keep(struct stg_cache *cache, const void *content, uint64_t bytes,
                      struct stg_copy *ret_copy);
+
+/* Reserves room for a copy that is there already. False where there is none: it is dropped. */
+bool stg_reclaim_take_in(struct stg_cache *cache, struct stg_copy *copy);
 
 /*
  * Replaces the content of the copy that a busy object has: of one in use, which must not stay what

@@ -82,6 +82,10 @@ uint64_t stg_store_cost_bytes(uint64_t bytes) {
     return (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES + OVERHEAD_BYTES;
 }
 
+uint64_t stg_store_copy_cost_bytes(const struct stg_copy *copy, uint64_t bytes) {
+    return copy->file ? OVERHEAD_BYTES : stg_store_cost_bytes(bytes);
+}
+
 static void name_of(uint64_t number, char name[NAME_BYTES]) {
     (void)snprintf(name, NAME_BYTES, "%jx", (uintmax_t)number); /* always fits */
 }
@@ -158,12 +162,40 @@ int stg_store_write(struct stg_store *store, struct stg_copy *copy, const void *
     return error;
 }
 
+int stg_store_truncate(struct stg_store *store, struct stg_copy *copy, uint64_t bytes) {
+    stg_auto_fd int fd = stg_store_open(store, copy, O_WRONLY);
+
+    if (fd < 0)
+        return fd;
+    if (ftruncate(fd, (off_t)bytes))
+        return -errno;
+    copy->bytes = bytes;
+    return 0;
+}
+
+struct stg_copy stg_store_adopt(struct stg_store *store, int fd, uint64_t beside, uint64_t bytes) {
+    return (struct stg_copy){
+        .number = store->next_number++, .bytes = bytes, .file = fd + 1, .beside = beside};
+}
+
+/* The file itself, whatever has its name by now, if it has one at all (proc(5), /proc/pid/fd). */
+static int open_elsewhere(const struct stg_copy *copy, int flags) {
+    char path[sizeof("/proc/self/fd/") + 3 * sizeof(int)];
+    int fd;
+
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", copy->file - 1); /* fits */
+    fd = open(path, flags | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
 int stg_store_open(const struct stg_store *store, const struct stg_copy *copy, int flags) {
     char name[NAME_BYTES];
     int fd;
 
     if (!copy->number)
         return -EOPNOTSUPP;
+    if (copy->file)
+        return open_elsewhere(copy, flags);
     name_of(copy->number, name);
     fd = openat(store->tree, name, flags | O_CLOEXEC | O_NOFOLLOW);
     return fd < 0 ? -errno : fd;
@@ -192,7 +224,9 @@ ssize_t stg_store_read(const struct stg_store *store, const struct stg_copy *cop
 void stg_store_drop(struct stg_store *store, struct stg_copy *copy) {
     char name[NAME_BYTES];
 
-    if (copy->number) {
+    if (copy->file) {
+        stg_fd_close(copy->file - 1);
+    } else if (copy->number) {
         name_of(copy->number, name);
         (void)unlinkat(store->tree, name, 0); /* a file of ours: it is there */
     }

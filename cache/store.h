@@ -5,6 +5,9 @@
  * has a name in that tmpfs and is opened when it is needed. It all goes with the last descriptor of
  * the tmpfs, however the daemon ends.
  *
+ * A copy may also be a file that is elsewhere, on the stage directory's disk: that is opened
+ * through a descriptor, and takes no memory.
+ *
  * Where the privilege to make a tmpfs is missing (there is no passthrough then, either), copies are
  * plain memory.
  *
@@ -25,6 +28,8 @@ struct stg_copy {
     uint64_t number; /* its name in the tmpfs; 0: in memory */
     void *memory;
     uint64_t bytes;
+    int file;        /* a descriptor of a file that is elsewhere, plus one; 0: none */
+    uint64_t beside; /* which file that is, as of disk.h */
 };
 
 /*
@@ -50,8 +55,14 @@ int stg_store_rewrite(struct stg_store *store, struct stg_copy *copy, const void
 int stg_store_write(struct stg_store *store, struct stg_copy *copy, const void *content,
                     uint64_t bytes, uint64_t offset);
 
+/* The same with all of it: what is behind `bytes` goes. */
+int stg_store_truncate(struct stg_store *store, struct stg_copy *copy, uint64_t bytes);
+
 /* What a copy of `bytes` takes of the budget: whole pages and what the kernel keeps besides. */
 uint64_t stg_store_cost_bytes(uint64_t bytes);
+
+/* What this copy takes, or would if it had `bytes`. */
+uint64_t stg_store_copy_cost_bytes(const struct stg_copy *copy, uint64_t bytes);
 
 /*
  * Keeps `bytes` of `content`. Returns 0, -ENOSPC, -ENOMEM or another -errno of the tmpfs; then
@@ -59,6 +70,9 @@ uint64_t stg_store_cost_bytes(uint64_t bytes);
  */
 int stg_store_put(struct stg_store *store, const void *content, uint64_t bytes,
                   struct stg_copy *ret_copy);
+
+/* Makes a copy of a file that is elsewhere; `fd`, which may be O_PATH, is taken over. */
+struct stg_copy stg_store_adopt(struct stg_store *store, int fd, uint64_t beside, uint64_t bytes);
 
 /* Opens the copy with `flags` (O_PATH for a backing id): a descriptor of the caller's, or -errno.
  */

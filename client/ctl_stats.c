@@ -96,6 +96,8 @@ static const struct row disk_rows[] = {
     DISK_ROW(UNIT_COUNT, overrun, "  not kept up with"),
     DISK_ROW(UNIT_COUNT, evicted, "evicted"),
     DISK_ROW(UNIT_COUNT, corrupt, "dropped as damaged"),
+    DISK_ROW(UNIT_BYTES, large_bytes, "large files beside them"),
+    DISK_ROW(UNIT_COUNT, large_passed, "  passed through"),
     DISK_ROW(UNIT_COUNT, folders_taken, "folders taken from there"),
     DISK_ROW(UNIT_COUNT, folders_written, "  written"),
 };

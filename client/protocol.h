@@ -330,7 +330,8 @@ struct stagefs_disk_request {
     uint64_t queued_bytes;
     uint64_t folders_taken; /* answered without a look at the source */
     uint64_t folders_written;
-    uint64_t spare[2]; /* 0 */
+    uint64_t large_bytes;  /* what large files take, beside limit_bytes */
+    uint64_t large_passed; /* opens by which one became the copy that the kernel reads */
 };
 
 #define STAGEFS_IOC_STAGE _IOWR(STAGEFS_IOC_TYPE, 1, struct stagefs_stage_request)

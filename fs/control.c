@@ -247,6 +247,8 @@ static int ask_disk(struct stagefs_disk_request *request) {
         .queued_bytes = view.queued_bytes,
         .folders_taken = stg_catalog_taken(),
         .folders_written = stg_catalog_written(),
+        .large_bytes = view.large_bytes,
+        .large_passed = view.passed,
     };
     return 0;
 }

@@ -143,8 +143,10 @@ static int register_copy_locked(struct stg_inode *inode, const struct stg_copy *
     stg_auto_fd int fd = stg_staging_open_copy(copy);
     int32_t id = fd < 0 ? fd : stg_backing_open(fd);
 
-    if (id < 0)
+    if (id < 0) {
+        stg_staging_refused(copy);
         return id;
+    }
     inode->backing_id = id;
     inode->staged->copy_number = copy->number;
     move_locked(inode, STG_IO_COPY);
@@ -261,6 +263,16 @@ bool stg_io_may_be_staged(struct stg_inode *inode) {
              (!inode->opens || inode->io_mode == STG_IO_COPY || inode->io_mode == STG_IO_CACHED);
     stg_lock_drop(lock);
     return may_be;
+}
+
+bool stg_io_may_use_copy(struct stg_inode *inode) {
+    struct stg_lock *lock = stg_inode_io_lock(inode);
+    bool may_use;
+
+    stg_lock_take(lock);
+    may_use = !inode->opens || inode->io_mode == STG_IO_COPY;
+    stg_lock_drop(lock);
+    return may_use;
 }
 
 bool stg_io_is_written(struct stg_inode *inode) {

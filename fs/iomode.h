@@ -60,6 +60,9 @@ void stg_io_withdraw_copy(struct stg_inode *inode, uint64_t number);
  */
 bool stg_io_may_be_staged(struct stg_inode *inode);
 
+/* Is no open of it served otherwise than by a copy? Then the next one can be. */
+bool stg_io_may_use_copy(struct stg_inode *inode);
+
 /*
  * Undoes an open with the same flags: the file was released, or the open not delivered. Not with
  * locks held that giving up a copy takes.

@@ -170,6 +170,21 @@ static int ask_source(struct stg_inode *inode, int flags) {
     return fd < 0 ? fd : 0;
 }
 
+/* Opens a file that is staged by range. False where the source is to serve it. */
+static bool open_by_range(fuse_req_t req, struct stg_inode *inode,
+                          const struct fuse_file_info *fi) {
+    struct fuse_file_info answer = *fi;
+    bool keep;
+
+    if (!stg_ranges_open(inode, &keep) || stg_io_open_cached(inode, fi->flags))
+        return false;
+    answer.noflush = true;
+    answer.keep_cache = keep;
+    if (fuse_reply_open(req, &answer) == -ENOENT)
+        end(inode, &answer);
+    return true;
+}
+
 /* `result` is what became of the copy, as of stg_object_want(): the wait is over. */
 static void finish_wait(struct open_wait *wait, int result) {
     struct stg_io_answer answer;
@@ -194,7 +209,8 @@ static void finish_wait(struct open_wait *wait, int result) {
     } else if (source_error) {
         stg_reply_result(wait->req, source_error);
     } else if (error) {
-        open_from_source(wait->req, inode, &wait->fi);
+        if (error != -EFBIG || !open_by_range(wait->req, inode, &wait->fi))
+            open_from_source(wait->req, inode, &wait->fi);
     } else {
         wait->fi.backing_id = answer.backing_id;
         wait->fi.noflush = true;
@@ -213,21 +229,6 @@ static void wait_is_over(struct stg_waiter *waiter, int result) {
         (void)sem_post(&wait->over); /* cannot overflow */
     else
         finish_wait(wait, result);
-}
-
-/* Opens a file that is staged by range. False where the source is to serve it. */
-static bool open_by_range(fuse_req_t req, struct stg_inode *inode,
-                          const struct fuse_file_info *fi) {
-    struct fuse_file_info answer = *fi;
-    bool keep;
-
-    if (!stg_ranges_open(inode, &keep) || stg_io_open_cached(inode, fi->flags))
-        return false;
-    answer.noflush = true;
-    answer.keep_cache = keep;
-    if (fuse_reply_open(req, &answer) == -ENOENT)
-        end(inode, &answer);
-    return true;
 }
 
 /* Opens from a staged copy, now or later. False where the source is to serve it. */

@@ -34,7 +34,8 @@
 #define NAMES_MAX 100000
 /* Of each listing only what the first request brings comes with attributes: so it asks for much. */
 #define LISTING_BYTES (1 << 20)
-/* A file is read where one piece has all of it (PIECE_BYTES_MIN in ranges.c); and all together. */
+/* A file is read where one piece has all of it (fill.h, stg_fill_piece_bytes()); and all together.
+ */
 #define FILE_MAX_BYTES (256 << 10)
 #define CONTENT_MAX_BYTES (UINT64_C(64) << 20)
 #define FILES_MAX 50000

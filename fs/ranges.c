@@ -20,8 +20,6 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#define PIECE_BYTES_MIN ((uint64_t)256 << 10)
-#define PIECES_MAX 8192 /* of one file: then they become larger */
 #define PIECES_PER_READ 8
 /* Pieces that are fetched before a sequential reader asks for them: as many as he has read. */
 #define AHEAD_MAX 32
@@ -64,14 +62,6 @@ struct range_read {
 
 static bool is_of(const struct stg_ranges *ranges, const struct stg_identity *now) {
     return stg_identity_equal(&ranges->identity, now);
-}
-
-static uint64_t piece_bytes_of(uint64_t size_bytes) {
-    uint64_t bytes = PIECE_BYTES_MIN;
-
-    while (size_bytes / bytes >= PIECES_MAX)
-        bytes *= 2;
-    return bytes;
 }
 
 /* ---- pieces ---- */
@@ -164,7 +154,7 @@ void stg_ranges_unsee(struct stg_inode *inode) {
 
 static struct stg_ranges *new_ranges(const struct stg_identity *identity) {
     uint64_t size_bytes = (uint64_t)identity->size_bytes;
-    uint64_t piece_bytes = piece_bytes_of(size_bytes);
+    uint64_t piece_bytes = stg_fill_piece_bytes(size_bytes);
     uint64_t count = (size_bytes + piece_bytes - 1) / piece_bytes;
     struct stg_ranges *ranges = calloc(1, sizeof(*ranges) + count * sizeof(ranges->pieces[0]));
 

@@ -44,6 +44,7 @@ static struct stg_pressure *pressure;
 static _Atomic uint64_t source_opens;
 static _Atomic uint64_t mmap_opens;
 static _Atomic uint64_t advised;
+static atomic_bool files_refused; /* see stg_staging_refused() */
 
 /* Of stg_staging_settings those that are not the engine's own. */
 static _Atomic int mount_mode;
@@ -435,14 +436,31 @@ static uint64_t hash_of(const struct stg_inode *inode) {
     return hash ? hash : 1;
 }
 
+/*
+ * Has the disk all of a file that would be staged by range? Then that is its copy, and what it has
+ * beyond memory costs nothing. One who writes through a mapping while it is open makes its size in
+ * memory of it (live.c), so on a mount that can be written to it is no larger than that may be.
+ */
+static bool is_whole_on_disk(struct stg_inode *inode) {
+    uint64_t bytes = atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
+    struct stg_identity now;
+
+    return stg_tier_disk() && stg_fs.passthrough && !atomic_load(&files_refused) &&
+           (stg_fs.options.read_only || bytes <= stg_cache_usage(cache).hot_limit_bytes) &&
+           stg_io_may_use_copy(inode) && !source_known(NULL, inode, &now) &&
+           stg_tier_has_whole(inode, &now);
+}
+
 /* The inode's object, made where there is none; referenced. Under the io lock. */
-static struct stg_object *make_object_locked(struct stg_inode *inode) {
+static struct stg_object *make_object_locked(struct stg_inode *inode, bool by_disk) {
     struct stg_staged *staged = inode->staged;
 
     if (!staged->object) {
         staged->object = stg_object_new(cache, inode, (struct stg_range){0}, hash_of(inode));
         if (!staged->object)
             return NULL;
+        if (by_disk)
+            stg_object_by_disk(staged->object);
         stg_inode_ref(inode); /* until source_release() */
     }
     stg_object_ref(cache, staged->object);
@@ -492,6 +510,7 @@ static struct stg_object *begin_copy(struct stg_inode *inode, int mode, bool is_
     struct stg_decision decision;
     struct stg_staged *staged;
     bool asked_for = is_explicit;
+    bool by_disk;
     bool first;
 
     stg_lock_take(lock);
@@ -512,6 +531,11 @@ static struct stg_object *begin_copy(struct stg_inode *inode, int mode, bool is_
         atomic_fetch_add_explicit(&mmap_opens, 1, memory_order_relaxed);
     if (decision.action == STG_ACTION_ADVISE && (first || asked_for))
         decision = advise(inode, mode, is_explicit, decision);
+    by_disk = decision.action == STG_ACTION_RANGES && is_whole_on_disk(inode);
+    if (by_disk) {
+        stg_ranges_drop(inode); /* what it has in memory is on the disk, too */
+        decision.action = STG_ACTION_COPY;
+    }
     stg_lock_take(lock);
     if (first || asked_for || decision.action != STG_ACTION_ADVISE)
         staged->why = decision.why; /* what was found at the advice stays */
@@ -521,7 +545,7 @@ static struct stg_object *begin_copy(struct stg_inode *inode, int mode, bool is_
     if (decision.action == STG_ACTION_COPY) {
         if (!staged->object)
             staged->looked_ns = stg_clock_monotonic_ns(); /* the fetch, which comes after, looks */
-        object = make_object_locked(inode);
+        object = make_object_locked(inode, by_disk);
     }
     stg_lock_drop(lock);
     *ret_action = decision.action;
@@ -788,7 +812,7 @@ void stg_staging_served(struct stg_inode *inode, int error) {
     stg_lock_take(lock);
     if (!error)
         inode->staged->hits++;
-    else if (error != -ESTALE && error != -EBUSY)
+    else if (error != -ESTALE && error != -EBUSY && error != -EFBIG)
         inode->staged->retry_ns = stg_clock_monotonic_ns() + RETRY_NS;
     stg_lock_drop(lock);
 }
@@ -839,6 +863,11 @@ void stg_staging_free(struct stg_inode *inode) {
 
 int stg_staging_open_copy(const struct stg_copy *copy) {
     return stg_store_open(stg_cache_store(cache), copy, O_PATH);
+}
+
+void stg_staging_refused(const struct stg_copy *copy) {
+    if (copy->file && !atomic_exchange(&files_refused, true))
+        stg_info("files of the stage directory cannot be passed through, and are read instead");
 }
 
 bool stg_staged_join_locked(struct stg_inode *inode, bool writing) {

@@ -58,7 +58,7 @@ bool stg_staging_is_left_to_kernel(const struct stg_inode *inode);
  * Asks for a copy to serve an open for reading. Returns
  *   STG_WANT_READY  there is one, held; `*ret_object` has it, referenced;
  *   0               it is being fetched: `waiter` will be told; `*ret_object` as above;
- *   STG_STAGED_BY_RANGE  open it as ranges.h has it;
+ *   STG_STAGED_BY_RANGE  open it as ranges.h has it; so, too, where the waiter is told -EFBIG;
  *   -errno          serve the source; -EAGAIN where a fetch failed with its error a moment ago.
  * May wait for the source. The reference is given back with stg_staging_unref().
  */
@@ -169,6 +169,9 @@ void stg_staging_free(struct stg_inode *inode);
 
 /* Opens the file of a copy for registration: a descriptor that the caller owns, or -errno. */
 int stg_staging_open_copy(const struct stg_copy *copy);
+
+/* The kernel does not take it: of copies that are on a disk, none is used any more. */
+void stg_staging_refused(const struct stg_copy *copy);
 
 /* One more hold on the copy that is open. True where it is of the current content. */
 bool stg_staged_join_locked(struct stg_inode *inode, bool writing);

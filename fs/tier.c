@@ -176,19 +176,36 @@ bool stg_tier_lasting(struct stg_inode *inode, char *path, bool *ret_numbers_las
     return name_of(inode, path, ret_numbers_last);
 }
 
-char *stg_tier_find(struct stg_inode *inode, const struct stg_identity *now, uint64_t *ret_bytes) {
-    char path[PATH_MAX];
-    struct stg_disk_name name = {.path = path, .now = *now};
-    char *content = NULL;
+/* What the file is called on disk; `path` is of PATH_MAX bytes. False where it is not. */
+static bool describe(struct stg_inode *inode, const struct stg_identity *now, char *path,
+                     struct stg_disk_name *ret_name) {
     bool numbers_last;
 
-    name.now.device = 0;
-    if (disk && stg_tier_lasting(inode, path, &numbers_last)) {
-        name.now.ino = numbers_last ? now->ino : 0;
+    if (!disk || !stg_tier_lasting(inode, path, &numbers_last))
+        return false;
+    *ret_name = (struct stg_disk_name){.path = path, .now = *now};
+    ret_name->now.device = 0;
+    if (!numbers_last)
+        ret_name->now.ino = 0;
+    return true;
+}
+
+char *stg_tier_find(struct stg_inode *inode, const struct stg_identity *now, uint64_t *ret_bytes) {
+    char path[PATH_MAX];
+    struct stg_disk_name name;
+    char *content = NULL;
+
+    if (describe(inode, now, path, &name))
         content = stg_disk_find(disk, &name);
-    }
     *ret_bytes = content ? name.bytes : 0;
     return content;
+}
+
+bool stg_tier_has_whole(struct stg_inode *inode, const struct stg_identity *now) {
+    char path[PATH_MAX];
+    struct stg_disk_name name;
+
+    return describe(inode, now, path, &name) && stg_disk_has_whole(disk, &name);
 }
 
 bool stg_tier_folder_name(struct stg_inode *folder, char name[STG_TIER_NAME_BYTES]) {

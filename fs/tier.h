@@ -64,6 +64,9 @@ bool stg_tier_lasting(struct stg_inode *inode, char *path, bool *ret_numbers_las
  */
 char *stg_tier_find(struct stg_inode *inode, const struct stg_identity *now, uint64_t *ret_bytes);
 
+/* Is there a large copy of all of the file, as of what `now` describes? Reads the disk. */
+bool stg_tier_has_whole(struct stg_inode *inode, const struct stg_identity *now);
+
 /* The content of the file was changed, or may have been. */
 void stg_tier_changed(struct stg_inode *inode);
 
