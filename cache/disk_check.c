@@ -28,37 +28,43 @@ static uint64_t bytes_of(const MDB_val *key) {
     return be64toh(big);
 }
 
-/* What is there of a large file; 0 where some of that is damaged. */
-static uint64_t check_large(struct stg_disk *disk, const MDB_val *value) {
+enum finding { RIGHT, DAMAGED, GONE };
+
+/* The pieces of a large file. `*ret_bytes` is what is there. */
+static enum finding check_large(struct stg_disk *disk, const MDB_val *value, uint64_t *ret_bytes) {
     stg_auto_free struct stg_disk_large *large = NULL;
     stg_auto_free char *content = NULL;
     stg_auto_fd int fd = -1;
-    uint64_t bytes = 0;
 
     if (stg_disk_large_parse(value, NULL, &large))
-        return 0;
+        return DAMAGED;
+    fd = stg_disk_large_open(disk, large->number, O_RDONLY);
+    if (fd == -ENOENT) /* somebody wrote to it, after he had taken its name away */
+        return GONE;
     content = malloc(large->piece_bytes);
-    fd = content ? stg_disk_large_open(disk, large->number, O_RDONLY) : -1;
     for (uint64_t i = 0; i < large->count; i++) {
         if (!large->checksums[i])
             continue;
-        if (fd < 0 || stg_disk_large_read_piece(fd, large, i, content))
-            return 0;
-        bytes += stg_disk_large_piece_length(large, i);
+        if (fd < 0 || !content || stg_disk_large_read_piece(fd, large, i, content))
+            return DAMAGED;
+        *ret_bytes += stg_disk_large_piece_length(large, i);
     }
-    return bytes;
+    return RIGHT;
 }
 
-/* What the entry has of content; 0 where it is damaged. */
-static uint64_t check_content(struct stg_disk *disk, const MDB_val *key, const MDB_val *value) {
+/* The content of the entry, of `*ret_bytes`. */
+static enum finding check_content(struct stg_disk *disk, const MDB_val *key, const MDB_val *value,
+                                  uint64_t *ret_bytes) {
     char *content = NULL;
     int error;
 
+    *ret_bytes = 0;
     if (stg_disk_is_large_key(key))
-        return check_large(disk, value);
-    error = stg_disk_entry_read(value, NULL, bytes_of(key), &content);
+        return check_large(disk, value, ret_bytes);
+    *ret_bytes = bytes_of(key);
+    error = stg_disk_entry_read(value, NULL, *ret_bytes, &content);
     free(content);
-    return error ? 0 : bytes_of(key);
+    return error ? DAMAGED : RIGHT;
 }
 
 /* Is it where it should be in the order in which entries go? 0, or an error of LMDB's. */
@@ -108,13 +114,16 @@ static int check_entry(struct checking *checking, MDB_txn *txn, const MDB_val *k
 
     if (error)
         return error;
-    bytes = check_content(checking->disk, key, value);
-    if (bytes) {
+    switch (check_content(checking->disk, key, value, &bytes)) {
+    case RIGHT:
         checking->report->entries++;
         checking->report->bytes += bytes;
         return 0;
+    case GONE:
+        return 0; /* nobody is given it; more pieces of the file, or its turn, will replace it */
+    default:
+        checking->report->damaged++;
     }
-    checking->report->damaged++;
     if (!checking->repair)
         return 0;
     copy.bytes = key->mv_size; /* which check_all() has measured */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Copies that outlive the mount: what is kept comes back unchanged or not at all, whatever happens
  * to the disk. */
+#include "tests/unit/disk_stage.h"
 #include "tests/unit/unit.h"
 
 #include "cache/disk.h"
@@ -15,66 +16,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-
-#define SIZE (UINT64_C(32) << 20)
-#define SOURCE "fuse.test somewhere /"
-
-static char folder[256];
-static char stage[300];
-
-static int set_up(void **state) {
-    const char *top = getenv("TMPDIR");
-
-    (void)state;
-    (void)snprintf(folder, sizeof(folder), "%s/test_disk.XXXXXX", top ? top : "/tmp");
-    assert_non_null(mkdtemp(folder));
-    (void)snprintf(stage, sizeof(stage), "%s/stage", folder);
-    return 0;
-}
-
-static void empty(const char *path) {
-    DIR *stream = opendir(path);
-    struct dirent *entry;
-
-    while (stream && (entry = readdir(stream)))
-        (void)unlinkat(dirfd(stream), entry->d_name, 0);
-    if (stream)
-        (void)closedir(stream);
-    (void)rmdir(path);
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    empty(stage);
-    empty(folder);
-    return 0;
-}
-
-static struct stg_disk *start(uint64_t size_bytes) {
-    struct stg_disk *disk = NULL;
-
-    assert_int_equal(stg_disk_claim(stage, SOURCE, &disk), 0);
-    assert_int_equal(stg_disk_start(disk, size_bytes), 0);
-    return disk;
-}
-
-static void stop(struct stg_disk *disk) {
-    stg_disk_stop(disk);
-    stg_disk_free(disk);
-}
-
-/* Content that does not shrink when `seed` is odd, and does when it is even. */
-static char *content_of(unsigned seed, size_t bytes) {
-    char *content = malloc(bytes + 1);
-    uint64_t state = seed + 1;
-
-    assert_non_null(content);
-    for (size_t i = 0; i < bytes; i++) {
-        state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        content[i] = seed % 2 ? (char)(state >> 56) : (char)('a' + (i / 16 + seed) % 26);
-    }
-    return content;
-}
 
 static struct stg_disk_name name_of(const char *path, int64_t mtime_ns, uint64_t offset,
                                     uint64_t bytes) {
