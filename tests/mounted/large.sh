@@ -204,7 +204,9 @@ check "all is right" same_more
 exec 7<"$MNT/more/20"
 for i in $(seq 30 50); do random "more/$i" 1500K; done
 settled
-check "others come" wait_for 20 eval 'read_more && written'
+check "others come" wait_for 20 test -e "$MNT/more/50"
+check "more than there is room for, again" read_more
+check "are written" wait_for 20 written
 check "what is open is right" same_open 7 more/20
 exec 7<&-
 check "and the rest" same_more
