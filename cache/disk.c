@@ -222,7 +222,9 @@ int stg_disk_take(const char *path, const char *source, struct stg_disk **ret_di
 
     if (!disk)
         return -ENOMEM;
-    disk->dir_fd = disk->lock_fd = disk->large_fd = -1;
+    disk->dir_fd = disk->lock_fd = -1;
+    for (unsigned i = 0; i < STG_DISK_LARGE_FILES; i++)
+        disk->large_open[i].fd = -1;
     stg_lock_init(&disk->lock, STG_RANK_QUEUE);
     stg_lock_init(&disk->whole_lock, STG_RANK_QUEUE);
     stg_lock_init(&disk->idle_lock, STG_RANK_QUEUE);

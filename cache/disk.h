@@ -99,7 +99,7 @@ uint64_t stg_disk_forgotten(struct stg_disk *disk);
 bool stg_disk_has_whole(struct stg_disk *disk, const struct stg_disk_name *name);
 
 struct stg_disk_whole {
-    int fd; /* O_PATH; the caller's */
+    int fd; /* O_PATH; the caller's, to be closed after it was given back */
     uint64_t number;
 };
 
@@ -114,7 +114,10 @@ struct stg_disk_whole {
 int stg_disk_take_whole(struct stg_disk *disk, const struct stg_disk_name *name, int64_t until_ns,
                         struct stg_disk_whole *ret_whole);
 
-/* Gives it back. */
+/* A file of the caller's without a name, on that disk: a descriptor, or -errno. */
+int stg_disk_scratch(struct stg_disk *disk);
+
+/* Gives it back, before its descriptor is closed. */
 void stg_disk_release_whole(struct stg_disk *disk, uint64_t number);
 
 /* It is not in the stage directory any more, and so may be written to by who has it. */

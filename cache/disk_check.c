@@ -35,12 +35,15 @@ static enum finding check_large(struct stg_disk *disk, const MDB_val *value, uin
     stg_auto_free struct stg_disk_large *large = NULL;
     stg_auto_free char *content = NULL;
     stg_auto_fd int fd = -1;
+    struct stat info;
 
     if (stg_disk_large_parse(value, NULL, &large))
         return DAMAGED;
     fd = stg_disk_large_open(disk, large->number, O_RDONLY);
     if (fd == -ENOENT) /* somebody wrote to it, after he had taken its name away */
         return GONE;
+    if (fd >= 0 && (fstat(fd, &info) || (uint64_t)info.st_size != large->head.raw_bytes))
+        return DAMAGED;
     content = malloc(large->piece_bytes);
     for (uint64_t i = 0; i < large->count; i++) {
         if (!large->checksums[i])

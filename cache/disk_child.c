@@ -130,6 +130,7 @@ struct item {
     bool is_last;
     struct stg_identity now;
     uint64_t content_bytes;
+    uint64_t held_bytes; /* as of struct stg_disk; the same in each of a batch */
     size_t key_bytes;
 };
 
@@ -160,6 +161,7 @@ static bool send_later(struct outgoing *out, const void *bytes, size_t count) {
 
 static bool send_batch(struct patience *patience, const struct stg_disk_work *batch) {
     struct outgoing out = {.patience = patience, .bytes = patience->disk->outgoing};
+    uint64_t held_bytes = stg_disk_whole_held_bytes(patience->disk);
     bool sent = true;
 
     for (; sent && batch; batch = batch->next) {
@@ -168,6 +170,7 @@ static bool send_batch(struct patience *patience, const struct stg_disk_work *ba
                             .is_last = !batch->next,
                             .now = batch->now,
                             .content_bytes = batch->content_bytes,
+                            .held_bytes = held_bytes,
                             .key_bytes = batch->key.bytes};
 
         sent = send_later(&out, &item, sizeof(item)) &&
@@ -178,7 +181,8 @@ static bool send_batch(struct patience *patience, const struct stg_disk_work *ba
 }
 
 /* One item of a batch; NULL at the end. */
-static struct stg_disk_work *receive_item(int fd, bool *ret_is_last) {
+static struct stg_disk_work *receive_item(struct stg_disk *disk, bool *ret_is_last) {
+    const int fd = CHILD_FD;
     struct stg_disk_work *work = calloc(1, sizeof(*work));
     struct item item;
 
@@ -191,6 +195,7 @@ static struct stg_disk_work *receive_item(int fd, bool *ret_is_last) {
         work->content_bytes = item.content_bytes;
         work->content = malloc(item.content_bytes + 1);
         *ret_is_last = item.is_last;
+        disk->held_bytes = item.held_bytes;
         if (work->content && receive_all(fd, work->content, item.content_bytes))
             return work;
     }
@@ -198,13 +203,13 @@ static struct stg_disk_work *receive_item(int fd, bool *ret_is_last) {
     return NULL;
 }
 
-static struct stg_disk_work *receive_batch(int fd) {
+static struct stg_disk_work *receive_batch(struct stg_disk *disk) {
     struct stg_disk_work *batch = NULL;
     struct stg_disk_work **end = &batch;
     bool is_last = false;
 
     while (!is_last) {
-        *end = receive_item(fd, &is_last);
+        *end = receive_item(disk, &is_last);
         if (!*end) {
             stg_disk_free_batch(batch);
             return NULL;
@@ -234,6 +239,7 @@ static void settle_in(struct stg_disk *disk, int fd) {
     (void)signal(SIGINT, SIG_IGN);
     (void)signal(SIGTERM, SIG_IGN);
     (void)signal(SIGHUP, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN);           /* EFBIG will do */
     (void)prctl(PR_SET_NAME, "stagefs-disk"); /* for people */
 }
 
@@ -267,9 +273,10 @@ static void serve(struct stg_disk *disk) {
         return;
     /* After the answer: nobody waits for that. */
     error = stg_disk_count(disk);
-    if (!error && disk->large_bytes) /* the limit may be a lower one than it was */
-        error = stg_disk_apply(disk, NULL, &(bool){false});
-    while ((batch = receive_batch(CHILD_FD))) {
+    /* The limit may be a lower one than it was. Where that fails, the next batch tries as much. */
+    if (!error && disk->large_bytes)
+        (void)stg_disk_apply(disk, NULL, &(bool){false});
+    while ((batch = receive_batch(disk))) {
         bool written = false;
 
         if (!error)

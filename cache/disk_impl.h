@@ -92,6 +92,12 @@ struct stg_disk_totals {
     uint64_t next_number;
 };
 
+#define STG_DISK_LARGE_FILES 8
+struct stg_disk_large_file {
+    int fd; /* -1: none */
+    uint64_t number;
+};
+
 struct stg_disk_numbers {
     uint64_t *all;
     size_t count;
@@ -173,10 +179,12 @@ struct stg_disk {
     char outgoing[STG_DISK_OUTGOING_BYTES]; /* what is to be sent; the same thread's */
     _Atomic int64_t full_until_ns;          /* monotonic */
     struct stg_disk_totals totals;          /* the child's own, as all below that is not atomic */
-    int large_fd;                           /* the large file that was last written to; -1: none */
-    uint64_t large_number;
+    struct stg_disk_large_file large_open[STG_DISK_LARGE_FILES]; /* of this transaction */
+    unsigned large_next;
+    int large_error;                 /* what one of these could not be synced with */
     struct stg_disk_numbers made;    /* large files of the transaction that is under way, */
     struct stg_disk_numbers leaving; /* and those that go with it */
+    uint64_t held_bytes;             /* of files that are gone, and that others have open */
     _Atomic uint64_t used_bytes;
     _Atomic uint64_t entries;
     _Atomic uint64_t large_files, large_bytes;
@@ -187,6 +195,7 @@ struct stg_disk {
     struct stg_disk_whole_entry *wholes[STG_DISK_WHOLE_BUCKETS];
     unsigned whole_count;
     unsigned taken_count;
+    atomic_bool cannot_lease;                           /* so no file of that disk is given whole */
     _Atomic uint8_t touched[STG_DISK_TOUCHED_BITS / 8]; /* entries that a hit was noted for */
 };
 
@@ -250,6 +259,10 @@ uint64_t stg_disk_large_cost(const struct stg_disk_large *large, size_t key_byte
 /* A descriptor of the file, or -errno. */
 int stg_disk_large_open(const struct stg_disk *disk, uint64_t number, int flags);
 void stg_disk_large_unlink(const struct stg_disk *disk, uint64_t number);
+bool stg_disk_large_exists(const struct stg_disk *disk, uint64_t number);
+
+/* A file without a name on the same disk: a descriptor, or -errno. */
+int stg_disk_large_scratch(const struct stg_disk *disk);
 
 /*
  * Reads the piece into `content`, which has room for it. Returns 0; -ENOENT, it is not there;
@@ -271,8 +284,9 @@ void stg_disk_numbers_fini(struct stg_disk_numbers *numbers);
 /* In the process that writes, within a transaction, as all below: what large files may take. */
 uint64_t stg_disk_large_room(const struct stg_disk *disk);
 
-/* Is its file what it should be? */
-bool stg_disk_large_is_there(struct stg_disk *disk, const struct stg_disk_large *large);
+/* Is its file what it should be? 0 or an errno. */
+int stg_disk_large_is_there(struct stg_disk *disk, const struct stg_disk_large *large,
+                            bool *ret_is_there);
 
 /* Is one of these pieces there, and another than that? */
 bool stg_disk_large_contradicts(const struct stg_disk_large *large, uint64_t offset,
@@ -297,6 +311,9 @@ void stg_disk_large_end(struct stg_disk *disk, bool committed);
 /* The piece was read, and is right. */
 void stg_disk_whole_checked(struct stg_disk *disk, const struct stg_disk_large *large,
                             uint64_t index);
+
+/* What those take that were taken, and have lost their names since. */
+uint64_t stg_disk_whole_held_bytes(struct stg_disk *disk);
 
 void stg_disk_whole_fini(struct stg_disk *disk);
 

@@ -24,7 +24,7 @@
 
 /* Smaller ones are in the store in pieces: they shrink there. */
 #define LARGE_MIN_BYTES (UINT64_C(1) << 20)
-#define NAME_BYTES 24
+#define NAME_BYTES sizeof(STG_DISK_LARGE "/0123456789abcdef")
 /* Of the map, what is left free beside large copies, for the store to grow into meanwhile. */
 #define SLACK_PART 16
 
@@ -161,38 +161,38 @@ uint64_t stg_disk_large_cost(const struct stg_disk_large *large, size_t key_byte
 /* ---- files ---- */
 
 static void name_of(uint64_t number, char name[NAME_BYTES]) {
-    (void)snprintf(name, NAME_BYTES, "%jx", (uintmax_t)number); /* fits */
-}
-
-/* The folder that they are in; made where `to_change`. A descriptor or -errno. */
-static int open_folder(const struct stg_disk *disk, bool to_change) {
-    int fd;
-
-    if (to_change && mkdirat(disk->dir_fd, STG_DISK_LARGE, 0700) && errno != EEXIST)
-        return -errno;
-    fd = openat(disk->dir_fd, STG_DISK_LARGE, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    return fd < 0 ? -errno : fd;
+    (void)snprintf(name, NAME_BYTES, STG_DISK_LARGE "/%jx", (uintmax_t)number); /* fits */
 }
 
 int stg_disk_large_open(const struct stg_disk *disk, uint64_t number, int flags) {
-    stg_auto_fd int folder = open_folder(disk, flags & O_CREAT);
     char name[NAME_BYTES];
     int fd;
 
-    if (folder < 0)
-        return folder;
     name_of(number, name);
-    fd = openat(folder, name, flags | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if ((flags & O_CREAT) && mkdirat(disk->dir_fd, STG_DISK_LARGE, 0700) && errno != EEXIST)
+        return -errno;
+    fd = openat(disk->dir_fd, name, flags | O_CLOEXEC | O_NOFOLLOW, 0600);
     return fd < 0 ? -errno : fd;
 }
 
 void stg_disk_large_unlink(const struct stg_disk *disk, uint64_t number) {
-    stg_auto_fd int folder = open_folder(disk, false);
     char name[NAME_BYTES];
 
     name_of(number, name);
-    if (folder >= 0)
-        (void)unlinkat(folder, name, 0); /* or at the next start */
+    (void)unlinkat(disk->dir_fd, name, 0); /* or at the next start */
+}
+
+bool stg_disk_large_exists(const struct stg_disk *disk, uint64_t number) {
+    char name[NAME_BYTES];
+
+    name_of(number, name);
+    return !faccessat(disk->dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW);
+}
+
+int stg_disk_large_scratch(const struct stg_disk *disk) {
+    int fd = openat(disk->dir_fd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+
+    return fd < 0 ? -errno : fd;
 }
 
 int stg_disk_large_read_piece(int fd, const struct stg_disk_large *large, uint64_t index,
@@ -214,7 +214,7 @@ int stg_disk_large_read_piece(int fd, const struct stg_disk_large *large, uint64
 /* Calls `visit` with each file's name, until it says false. */
 static void each_file(const struct stg_disk *disk,
                       void (*visit)(int folder, const char *name, void *context), void *context) {
-    int fd = open_folder(disk, false);
+    int fd = openat(disk->dir_fd, STG_DISK_LARGE, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     DIR *stream = fd < 0 ? NULL : fdopendir(fd);
     const struct dirent *entry;
 
@@ -255,7 +255,7 @@ uint64_t stg_disk_large_bytes_in(const struct stg_disk *disk) {
 
 /* ---- numbers ---- */
 
-/* Without memory a number is left out, and its file goes with the next start. */
+/* Without memory a number is left out: a file stays until the next start, or goes with this one. */
 void stg_disk_numbers_add(struct stg_disk_numbers *numbers, uint64_t number) {
     if (numbers->count == numbers->room) {
         size_t room = numbers->room ? numbers->room * 2 : 16;
@@ -283,10 +283,11 @@ static int compare_numbers(const void *left, const void *right) {
 
 static void remove_unnamed(int folder, const char *name, void *context) {
     const struct stg_disk_numbers *named = context;
-    char *end = NULL;
-    uint64_t number = strtoull(name, &end, 16);
+    uint64_t number = strtoull(name, NULL, 16);
+    char right[NAME_BYTES];
 
-    if (*end || !named->count ||
+    name_of(number, right);
+    if (strcmp(strchr(right, '/') + 1, name) != 0 || !named->count ||
         !bsearch(&number, named->all, named->count, sizeof(number), compare_numbers))
         (void)unlinkat(folder, name, 0); /* or the next time */
 }
@@ -299,9 +300,9 @@ void stg_disk_large_sweep(const struct stg_disk *disk, struct stg_disk_numbers *
 
 /* ---- changing ---- */
 
-/* What the map does not take, and may not take soon. */
+/* What the map does not take, and may not take soon; nor those who have files that are gone. */
 uint64_t stg_disk_large_room(const struct stg_disk *disk) {
-    uint64_t kept_bytes = disk->map_bytes / SLACK_PART;
+    uint64_t kept_bytes = disk->map_bytes / SLACK_PART + disk->held_bytes;
     MDB_envinfo info;
     MDB_stat stat;
 
@@ -311,13 +312,12 @@ uint64_t stg_disk_large_room(const struct stg_disk *disk) {
     return kept_bytes < disk->map_bytes ? disk->map_bytes - kept_bytes : 0;
 }
 
-static int close_file(struct stg_disk *disk) {
-    int fd = disk->large_fd;
-    int error = fd >= 0 && fdatasync(fd) ? errno : 0;
-
-    stg_fd_close(fd);
-    disk->large_fd = -1;
-    return error;
+/* What went wrong is told at the end of the transaction, whoever closed it. */
+static void close_file(struct stg_disk *disk, struct stg_disk_large_file *file) {
+    if (file->fd >= 0 && fdatasync(file->fd) && !disk->large_error)
+        disk->large_error = errno;
+    stg_fd_close(file->fd);
+    file->fd = -1;
 }
 
 /* Makes the file anew: a transaction that failed may have left one of that number. */
@@ -332,27 +332,32 @@ static int make_file(struct stg_disk *disk, const struct stg_disk_large *large) 
     return ftruncate(fd, (off_t)large->head.raw_bytes) ? -errno : stg_fd_steal(&fd);
 }
 
-/* One after the other is of the same file, mostly. */
+/* Several are read at a time, mostly, and come by turns. A descriptor, borrowed, or -errno. */
 static int have_open(struct stg_disk *disk, const struct stg_disk_large *large, bool is_new) {
-    int error = 0;
+    struct stg_disk_large_file *file;
 
-    if (disk->large_fd >= 0 && disk->large_number == large->number && !is_new)
-        return 0;
-    error = close_file(disk);
-    if (error)
-        return error;
-    disk->large_fd =
-        is_new ? make_file(disk, large) : stg_disk_large_open(disk, large->number, O_RDWR);
-    disk->large_number = large->number;
-    return disk->large_fd < 0 ? -disk->large_fd : 0;
+    for (unsigned i = 0; i < STG_DISK_LARGE_FILES; i++)
+        if (disk->large_open[i].fd >= 0 && disk->large_open[i].number == large->number)
+            return disk->large_open[i].fd;
+    file = &disk->large_open[disk->large_next++ % STG_DISK_LARGE_FILES];
+    close_file(disk, file);
+    file->fd = is_new ? make_file(disk, large) : stg_disk_large_open(disk, large->number, O_RDWR);
+    file->number = large->number;
+    return file->fd;
 }
 
-bool stg_disk_large_is_there(struct stg_disk *disk, const struct stg_disk_large *large) {
+int stg_disk_large_is_there(struct stg_disk *disk, const struct stg_disk_large *large,
+                            bool *ret_is_there) {
+    int fd = have_open(disk, large, false);
     struct stat info;
 
+    *ret_is_there = false;
+    if (fd < 0)
+        return fd == -ENOENT ? 0 : -fd;
     /* The name, too: who has taken it away may have written to what it was. */
-    return !have_open(disk, large, false) && !fstat(disk->large_fd, &info) && info.st_nlink &&
-           (uint64_t)info.st_size == large->head.raw_bytes;
+    *ret_is_there =
+        !fstat(fd, &info) && info.st_nlink && (uint64_t)info.st_size == large->head.raw_bytes;
+    return 0;
 }
 
 bool stg_disk_large_contradicts(const struct stg_disk_large *large, uint64_t offset,
@@ -388,24 +393,30 @@ static int write_piece(int fd, const char *content, uint64_t bytes, uint64_t off
 
 int stg_disk_large_write(struct stg_disk *disk, const struct stg_disk_large *large, bool is_new,
                          uint64_t offset, const char *content, uint64_t bytes) {
-    int error = have_open(disk, large, is_new);
+    int fd = have_open(disk, large, is_new);
+    int error = fd < 0 ? -fd : 0;
 
     for (uint64_t at = 0; !error && at < bytes; at += large->piece_bytes) {
         uint64_t index = (offset + at) / large->piece_bytes;
 
         if (!large->checksums[index]) /* what is there is the same, and is not touched */
-            error = write_piece(disk->large_fd, content + at,
-                                stg_disk_large_piece_length(large, index), offset + at);
+            error = write_piece(fd, content + at, stg_disk_large_piece_length(large, index),
+                                offset + at);
     }
     return error;
 }
 
-int stg_disk_large_sync(struct stg_disk *disk) { return close_file(disk); }
+int stg_disk_large_sync(struct stg_disk *disk) {
+    for (unsigned i = 0; i < STG_DISK_LARGE_FILES; i++)
+        close_file(disk, &disk->large_open[i]);
+    return disk->large_error;
+}
 
 void stg_disk_large_end(struct stg_disk *disk, bool committed) {
     struct stg_disk_numbers *go = committed ? &disk->leaving : &disk->made;
 
-    (void)close_file(disk); /* what was committed was synced before */
+    (void)stg_disk_large_sync(disk); /* what was committed was synced before */
+    disk->large_error = 0;
     for (size_t i = 0; i < go->count; i++)
         stg_disk_large_unlink(disk, go->all[i]);
     disk->made.count = 0;

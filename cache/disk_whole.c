@@ -23,7 +23,9 @@
 struct stg_disk_whole_entry {
     struct stg_disk_whole_entry *next;
     uint64_t number;
-    uint64_t left; /* pieces that were not looked at */
+    uint64_t count; /* of pieces */
+    uint64_t left;  /* of them those that were not looked at */
+    int fd;         /* who has taken it has that; borrowed */
     bool is_taken;
     bool is_gone; /* it has no name any more, and may be written to */
     uint8_t checked[];
@@ -59,20 +61,20 @@ static void thin_out_locked(struct stg_disk *disk) {
         }
 }
 
-/* NULL without memory. */
+/* NULL without memory, or where the file is not what it was taken for. */
 static struct stg_disk_whole_entry *have_locked(struct stg_disk *disk,
                                                 const struct stg_disk_large *large) {
     struct stg_disk_whole_entry *entry = *place_locked(disk, large->number);
 
     if (entry)
-        return entry;
+        return entry->count == large->count ? entry : NULL;
     if (disk->whole_count >= KNOWN_MAX)
         thin_out_locked(disk);
     entry = calloc(1, sizeof(*entry) + (large->count + 7) / 8);
     if (!entry)
         return NULL;
     entry->number = large->number;
-    entry->left = large->count;
+    entry->count = entry->left = large->count;
     *place_locked(disk, large->number) = entry;
     disk->whole_count++;
     return entry;
@@ -102,7 +104,8 @@ static uint64_t next_unchecked(struct stg_disk *disk, const struct stg_disk_larg
 
     stg_lock_take(&disk->whole_lock);
     entry = *place_locked(disk, large->number);
-    while (entry && index < large->count && is_checked(entry, index))
+    while (entry && entry->count == large->count && index < large->count &&
+           is_checked(entry, index))
         index++;
     stg_lock_drop(&disk->whole_lock);
     return index;
@@ -117,13 +120,13 @@ static unsigned taken_max(void) {
 }
 
 /* For one user: he may be the one who has to write to it. */
-static int take_it(struct stg_disk *disk, const struct stg_disk_large *large) {
+static int take_it(struct stg_disk *disk, const struct stg_disk_large *large, int fd) {
     struct stg_disk_whole_entry *entry;
     int error = 0;
 
     stg_lock_take(&disk->whole_lock);
     entry = *place_locked(disk, large->number);
-    if (!entry || entry->left) /* it was thinned out just now */
+    if (!entry || entry->count != large->count || entry->left) /* it was thinned out just now */
         error = -EAGAIN;
     else if (entry->is_taken)
         error = -EBUSY;
@@ -131,6 +134,7 @@ static int take_it(struct stg_disk *disk, const struct stg_disk_large *large) {
         error = -EMFILE;
     if (!error) {
         entry->is_taken = true;
+        entry->fd = fd;
         disk->taken_count++;
     }
     stg_lock_drop(&disk->whole_lock);
@@ -188,15 +192,16 @@ bool stg_disk_has_whole(struct stg_disk *disk, const struct stg_disk_name *name)
     stg_auto_free struct stg_disk_large *large = NULL;
     struct stg_disk_key key;
 
-    return !stg_disk_get_large(disk, name, &key, &large) && stg_disk_large_is_whole(large);
+    return !atomic_load(&disk->cannot_lease) && !stg_disk_get_large(disk, name, &key, &large) &&
+           stg_disk_large_is_whole(large) && stg_disk_large_exists(disk, large->number);
 }
 
 int stg_disk_take_whole(struct stg_disk *disk, const struct stg_disk_name *name, int64_t until_ns,
                         struct stg_disk_whole *ret_whole) {
     stg_auto_free struct stg_disk_large *large = NULL;
     struct stg_disk_key key;
+    stg_auto_fd int fd = -1;
     int error = stg_disk_get_large(disk, name, &key, &large);
-    int fd;
 
     if (error) {
         stg_disk_note_miss(disk, name->path, error);
@@ -207,18 +212,16 @@ int stg_disk_take_whole(struct stg_disk *disk, const struct stg_disk_name *name,
     error = check_file(disk, large, until_ns);
     if (error == -EBADMSG || error == -EIO)
         stg_disk_note_miss(disk, name->path, -EBADMSG);
+    if (error == -EOPNOTSUPP)
+        atomic_store(&disk->cannot_lease, true);
+    fd = error ? -1 : stg_disk_large_open(disk, large->number, O_PATH);
     if (!error)
-        error = take_it(disk, large);
+        error = fd < 0 ? fd : take_it(disk, large, fd);
     if (error)
         return error;
-    fd = stg_disk_large_open(disk, large->number, O_PATH);
-    if (fd < 0) {
-        stg_disk_release_whole(disk, large->number);
-        return fd;
-    }
     stg_disk_touch(disk, &key);
     atomic_fetch_add(&disk->passed, 1);
-    *ret_whole = (struct stg_disk_whole){.fd = fd, .number = large->number};
+    *ret_whole = (struct stg_disk_whole){.fd = stg_fd_steal(&fd), .number = large->number};
     return 0;
 }
 
@@ -250,3 +253,18 @@ void stg_disk_leave_whole(struct stg_disk *disk, uint64_t number) {
     if (is_there) /* where that fails, the checksums tell, the next time */
         stg_disk_large_unlink(disk, number);
 }
+
+uint64_t stg_disk_whole_held_bytes(struct stg_disk *disk) {
+    uint64_t bytes = 0;
+    struct stat info;
+
+    stg_lock_take(&disk->whole_lock);
+    for (unsigned i = 0; disk->taken_count && i < STG_DISK_WHOLE_BUCKETS; i++)
+        for (struct stg_disk_whole_entry *entry = disk->wholes[i]; entry; entry = entry->next)
+            if (entry->is_taken && !fstat(entry->fd, &info) && !info.st_nlink)
+                bytes += (uint64_t)info.st_blocks * 512;
+    stg_lock_drop(&disk->whole_lock);
+    return bytes;
+}
+
+int stg_disk_scratch(struct stg_disk *disk) { return stg_disk_large_scratch(disk); }

@@ -7,8 +7,8 @@
  * it. LMDB never reuses pages within the transaction that freed them, so some of the map is kept
  * free of entries; where that does not do, entries go in a transaction of their own.
  *
- * Large files may take what the map does not: as that grows, they go. Where there is no room for
- * one beside the store, its pieces are kept in it, like those of small files.
+ * Large files may take what the map does not: as that grows, they go. Where it has become so large
+ * that there is little room beside it, their pieces are kept in it, like those of small files.
  */
 #include "cache/disk_impl.h"
 #include "cache/guard.h"
@@ -19,6 +19,8 @@
 
 /* Of the limit, what new entries have to themselves once there are used ones. */
 #define NEW_PART 10
+/* Of the map, what is so much that large files are kept beside the store or not at all. */
+#define BESIDE_PART 4
 
 /* ---- the order in which entries go ---- */
 
@@ -222,12 +224,13 @@ static int evict_large_to(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_t
 
 /*
  * The entry of a large file that more pieces of it can be added to. 0, with NULL where there is
- * none; or an error of LMDB's. What cannot go together with that is removed.
+ * none; or an error of LMDB's or the system's. What cannot go together with that is removed.
  */
 static int find_large(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals *totals,
                       MDB_val key, const struct stg_disk_work *work, uint64_t offset,
                       struct stg_disk_large **ret_large) {
-    struct stg_disk_large *large = NULL;
+    stg_auto_free struct stg_disk_large *large = NULL;
+    bool is_there = false;
     MDB_val value;
     int error = mdb_get(txn, disk->copies, &key, &value);
 
@@ -237,13 +240,15 @@ static int find_large(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_total
     error = stg_disk_large_parse(&value, &work->now, &large);
     if (error == -ENOMEM)
         return ENOMEM;
-    if (!error && stg_disk_large_is_there(disk, large) &&
-        !stg_disk_large_contradicts(large, offset, work->content, work->content_bytes)) {
-        *ret_large = large;
-        return 0;
-    }
-    free(large);
-    return stg_disk_remove(disk, txn, totals, key);
+    if (!error)
+        error = stg_disk_large_is_there(disk, large, &is_there);
+    if (error > 0)
+        return error;
+    if (!is_there || stg_disk_large_contradicts(large, offset, work->content, work->content_bytes))
+        return stg_disk_remove(disk, txn, totals, key);
+    *ret_large = large;
+    large = NULL;
+    return 0;
 }
 
 /* Writes the entry, which is in none of the tables but perhaps in `copies`. */
@@ -259,51 +264,71 @@ static int write_large(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_tota
                : add_order(disk, txn, totals, class, key, stg_disk_large_cost(large, key.mv_size));
 }
 
-/* Keeps pieces beside the store. `*ret_kept` is false where there is no room for that. */
-static int put_large(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals *totals,
-                     const struct stg_disk_work *work, uint64_t offset, bool *ret_kept) {
-    const uint64_t room_bytes = stg_disk_large_room(disk);
+/* With that the one file is not kept, and no more than that. Where a disk fails, or is full, all
+ * is. */
+static bool is_of_one_file(int error) {
+    return error > 0 && error != ENOSPC && error != EDQUOT && error != EIO;
+}
+
+/* Puts pieces beside the store, where there is room for all of the file. 0, or as find_large(). */
+static int put_beside(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals *totals,
+                      const struct stg_disk_work *work, uint64_t offset, MDB_val key,
+                      uint64_t whole_cost, uint64_t room_bytes) {
     stg_auto_free struct stg_disk_large *large = NULL;
     enum stg_disk_class class = STG_DISK_LARGE_NEW;
-    struct stg_disk_key key;
-    MDB_val key_value;
-    uint64_t whole_cost;
     uint64_t unused;
     bool is_new;
-    int error;
+    int error = find_large(disk, txn, totals, key, work, offset, &large);
 
-    *ret_kept = stg_disk_large_key(work->key.text, &key);
-    if (!*ret_kept)
-        return 0;
-    key_value = (MDB_val){key.bytes, key.text};
-    whole_cost =
-        (uint64_t)work->now.size_bytes +
-        stg_disk_entry_cost(key.bytes, stg_disk_large_value_bytes((uint64_t)work->now.size_bytes));
-    *ret_kept = whole_cost <= room_bytes;
-    if (!*ret_kept)
-        return stg_disk_remove(disk, txn, totals, key_value);
-    error = find_large(disk, txn, totals, key_value, work, offset, &large);
     if (error)
         return error;
     is_new = !large;
-    if (is_new) {
+    if (is_new)
         large = stg_disk_large_make(&work->now, totals->next_number++);
-        if (!large)
-            return ENOMEM;
-    } else { /* out of the order, so that it does not go itself */
-        error = take_order(disk, txn, totals, key_value, &class, &unused, &unused);
-    }
-    if (!error)
+    if (!large)
+        return ENOMEM;
+    error = stg_disk_large_write(disk, large, is_new, offset, work->content, work->content_bytes);
+    if (error && is_new)
+        stg_disk_numbers_add(&disk->leaving, large->number);
+    if (error)
+        return error;
+    if (!is_new) /* out of the order, so that it does not go itself */
+        error = take_order(disk, txn, totals, key, &class, &unused, &unused);
+    if (!error || error == MDB_NOTFOUND)
         error = evict_large_to(disk, txn, totals, room_bytes - whole_cost, room_bytes);
-    if (!error)
-        error =
-            stg_disk_large_write(disk, large, is_new, offset, work->content, work->content_bytes);
     if (error)
         return error;
     stg_disk_large_note(large, offset, work->content, work->content_bytes);
     totals->entries += is_new;
     totals->large += is_new;
-    return write_large(disk, txn, totals, class, key_value, large);
+    return write_large(disk, txn, totals, class, key, large);
+}
+
+/*
+ * What is to be done with pieces of a large file. `*ret_done` is false where they belong into the
+ * store: that has grown so much that nothing has room beside it. A file that is larger than the
+ * room that there is is not kept: in the store it would drive out all that is beside it.
+ */
+static int put_large(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals *totals,
+                     const struct stg_disk_work *work, uint64_t offset, bool *ret_done) {
+    const uint64_t size_bytes = (uint64_t)work->now.size_bytes;
+    const uint64_t room_bytes = stg_disk_large_room(disk);
+    struct stg_disk_key key;
+    MDB_val key_value;
+    uint64_t whole_cost;
+    int error;
+
+    *ret_done = stg_disk_large_key(work->key.text, &key);
+    if (!*ret_done)
+        return 0;
+    key_value = (MDB_val){key.bytes, key.text};
+    whole_cost =
+        size_bytes + stg_disk_entry_cost(key.bytes, stg_disk_large_value_bytes(size_bytes));
+    *ret_done = room_bytes >= whole_cost || room_bytes >= disk->map_bytes / BESIDE_PART;
+    if (room_bytes < whole_cost)
+        return stg_disk_remove(disk, txn, totals, key_value);
+    error = put_beside(disk, txn, totals, work, offset, key_value, whole_cost, room_bytes);
+    return is_of_one_file(error) ? 0 : error;
 }
 
 /* Is that a part of a large file? */
@@ -322,10 +347,10 @@ static int apply_put(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals
     MDB_val value;
     uint64_t offset;
     uint64_t cost;
-    bool kept = false;
-    int error = is_of_large(work, &offset) ? put_large(disk, txn, totals, work, offset, &kept) : 0;
+    bool done = false;
+    int error = is_of_large(work, &offset) ? put_large(disk, txn, totals, work, offset, &done) : 0;
 
-    if (error || kept || work->content_bytes > STG_DISK_ENTRY_MAX_BYTES)
+    if (error || done || work->content_bytes > STG_DISK_ENTRY_MAX_BYTES)
         return error;
     error =
         stg_disk_entry_make(&work->now, work->content, work->content_bytes, &entry, &value.mv_size);
@@ -553,6 +578,8 @@ static int count_large(struct counting *counting, MDB_txn *txn, MDB_val key) {
     if (stg_disk_large_parse(&value, NULL, &large))
         return 0; /* it is found to be damaged when it is asked for */
     stg_disk_numbers_add(&counting->named, large->number);
+    if (large->number >= counting->totals.next_number)
+        counting->totals.next_number = large->number + 1;
     free(large);
     return 0;
 }

@@ -186,11 +186,8 @@ int stg_reclaim_keep(struct stg_cache *cache, const void *content, uint64_t byte
     return error;
 }
 
-bool stg_reclaim_take_in(struct stg_cache *cache, struct stg_copy *copy) {
-    if (make_room(cache, stg_store_copy_cost_bytes(copy, copy->bytes)))
-        return true;
-    stg_store_drop(cache->store, copy);
-    return false;
+bool stg_reclaim_take_in(struct stg_cache *cache, const struct stg_copy *copy) {
+    return make_room(cache, stg_store_copy_cost_bytes(copy, copy->bytes));
 }
 
 int stg_reclaim_rewrite(struct stg_cache *cache, struct stg_copy *copy, const void *content,

@@ -286,12 +286,12 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
         from_disk = stg_stage_adopt(cache, object, &copy, &filled) ||
                     (!object->by_disk && stg_stage_from_disk(cache, object, &filled));
     if (!error && !from_disk)
-        error = object->by_disk ? -EFBIG : fill(cache, object, &fetching, false, &filled);
+        error = object->by_disk ? -ENODATA : fill(cache, object, &fetching, false, &filled);
     /* While it is busy: it is not queued again. */
     stg_queue_fetched(&cache->queue, &object->fetch,
-                      from_disk ? 0
-                      : error   ? -1
-                                : (int64_t)filled.bytes);
+                      from_disk || object->by_disk ? 0
+                      : error                      ? -1
+                                                   : (int64_t)filled.bytes);
     if (!error && !copy.file)
         error = stg_reclaim_keep(cache, filled.content, filled.bytes, &copy);
     stg_lock_take(&cache->lock);
@@ -312,7 +312,7 @@ static void fetch(struct stg_cache *cache, struct stg_object *object) {
     }
     stg_lock_drop(&cache->lock);
     stg_stage_drop_copy(cache, &copy);
-    if (!from_disk)
+    if (!from_disk && !object->by_disk)
         count_fill(cache, object, error, &filled);
     stg_stage_tell(waiters, error ? error : STG_WANT_READY);
     if (!error && !from_disk) /* behind those who wait */
@@ -470,8 +470,8 @@ void stg_object_put(struct stg_cache *cache, struct stg_object *object) {
 }
 
 void stg_object_join(struct stg_cache *cache, struct stg_object *object, bool writing) {
-    if (writing)
-        stg_stage_leave_disk(cache, &object->copy); /* the caller's hold keeps it */
+    if (writing) /* of a copy that is held it is constant whether it is a file of the disk's */
+        stg_stage_leave_disk(cache, &object->copy);
     stg_lock_take(&cache->lock);
     stg_stage_hold_locked(object, NULL);
     if (writing && object->state == STG_HOT) {
@@ -717,6 +717,8 @@ struct stg_object *stg_object_new(struct stg_cache *cache, void *key, struct stg
 
 void stg_object_by_disk(struct stg_object *object) { object->by_disk = true; }
 
+bool stg_object_is_by_disk(const struct stg_object *object) { return object->by_disk; }
+
 void stg_object_free(struct stg_cache *cache, struct stg_object *object) {
     struct stg_waiter *waiters = NULL;
     struct stg_copy copy;
@@ -812,6 +814,12 @@ void stg_cache_free(struct stg_cache *cache) {
     pthread_cond_destroy(&cache->rewritten);
     stg_lock_fini(&cache->lock);
     free(cache);
+}
+
+void stg_cache_refuse_files(struct stg_cache *cache) { atomic_store(&cache->files_refused, true); }
+
+bool stg_cache_has_refused_files(struct stg_cache *cache) {
+    return atomic_load(&cache->files_refused);
 }
 
 const struct stg_cache_stats *stg_cache_stats(const struct stg_cache *cache) {

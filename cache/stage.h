@@ -93,6 +93,10 @@ void stg_cache_stop(struct stg_cache *cache);
 /* Stops, and frees the rest. All objects must have been freed before. */
 void stg_cache_free(struct stg_cache *cache);
 
+/* Copies that are files of the disk are of no use to the owner: there are to be none any more. */
+void stg_cache_refuse_files(struct stg_cache *cache);
+bool stg_cache_has_refused_files(struct stg_cache *cache);
+
 const struct stg_cache_stats *stg_cache_stats(const struct stg_cache *cache);
 struct stg_store *stg_cache_store(const struct stg_cache *cache);
 
@@ -120,9 +124,10 @@ struct stg_object *stg_object_new(struct stg_cache *cache, void *key, struct stg
 
 /*
  * Its copy is to be the large file that the disk has, all of it, or none: then who wants it is told
- * -EFBIG. Before it is wanted.
+ * -ENODATA. Before it is wanted.
  */
 void stg_object_by_disk(struct stg_object *object);
+bool stg_object_is_by_disk(const struct stg_object *object);
 
 /* Further references, for who uses an object that its owner may free meanwhile. */
 void stg_object_ref(struct stg_cache *cache, struct stg_object *object);

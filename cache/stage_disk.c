@@ -15,14 +15,17 @@
 
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/io.h"
 
 #include <limits.h>
+#include <sys/mman.h>
 
 #define SECOND_NS INT64_C(1000000000)
 /* Of a source whose times are whole seconds, two changes within one are told apart after that. */
 #define COARSE_SETTLE_NS (2 * SECOND_NS)
 /* Who opens a large file waits so long at most for that to be looked through. */
 #define LOOK_NS INT64_C(300000000)
+#define OTHERWISE_FETCHED 10 /* and so many times as long where it would be fetched whole else */
 #define PART_BYTES (UINT64_C(1) << 20)
 
 static bool name_it(struct stg_cache *cache, const struct stg_object *object,
@@ -72,13 +75,15 @@ bool stg_stage_from_disk(struct stg_cache *cache, const struct stg_object *objec
 bool stg_stage_adopt(struct stg_cache *cache, const struct stg_object *object,
                      struct stg_copy *ret_copy, struct stg_filled *ret_filled) {
     const struct stg_source *source = cache->source;
-    int64_t until_ns = object->by_disk ? stg_clock_monotonic_ns() + LOOK_NS : 0;
+    int64_t until_ns =
+        stg_clock_monotonic_ns() + (object->by_disk ? LOOK_NS : LOOK_NS * OTHERWISE_FETCHED);
     struct stg_disk_whole whole;
     struct stg_disk_name name;
     struct stg_identity now;
     char path[PATH_MAX];
 
     if (!cache->config.disk || object->range.bytes || !stg_store_has_files(cache->store) ||
+        atomic_load(&cache->files_refused) ||
         source->ops->known(source->context, object->key, &now) ||
         !name_it(cache, object, &now, path, &name) ||
         (!object->by_disk && name.bytes <= STG_DISK_ENTRY_MAX_BYTES) ||
@@ -88,7 +93,8 @@ bool stg_stage_adopt(struct stg_cache *cache, const struct stg_object *object,
     *ret_filled = (struct stg_filled){.identity = now, .bytes = name.bytes};
     if (stg_reclaim_take_in(cache, ret_copy))
         return true;
-    stg_disk_release_whole(cache->config.disk, whole.number);
+    stg_stage_give_back(cache, ret_copy);
+    stg_store_drop(cache->store, ret_copy);
     return false;
 }
 
@@ -102,51 +108,91 @@ void stg_stage_leave_disk(struct stg_cache *cache, const struct stg_copy *copy) 
         stg_disk_leave_whole(cache->config.disk, copy->beside);
 }
 
-/* Copies the file, as long as it is now, over what the copy has. 0 or -errno. */
-static int copy_over(struct stg_cache *cache, struct stg_object *object, int handle,
+/* Reads as much as the file had when it was looked at into `to`, or less. 0 or -errno. */
+static int read_into(const struct stg_source *source, int handle, int to,
                      struct stg_filled *filled) {
-    const struct stg_source *source = cache->source;
+    const uint64_t bytes = (uint64_t)filled->identity.size_bytes;
     stg_auto_free char *part = malloc(PART_BYTES);
-    uint64_t done = 0;
     ssize_t got = 1;
-    int error = part ? 0 : -ENOMEM;
+    ssize_t put;
 
-    while (!error && got) {
-        got = source->ops->read(source->context, handle, part, PART_BYTES, done);
+    if (!part)
+        return -ENOMEM;
+    /* One byte more, which is dropped: does the file end there? */
+    while (got && filled->bytes <= bytes) {
+        got = source->ops->read(source->context, handle, part, PART_BYTES, filled->bytes);
         if (got == -EINTR)
             continue;
-        error = got < 0 ? (int)got
-                        : stg_store_write(cache->store, &object->copy, part, (uint64_t)got, done);
-        if (!error)
-            done += (uint64_t)got;
+        if (got < 0)
+            return (int)got;
+        put = stg_io_write_whole(to, part, (size_t)got, (off_t)filled->bytes);
+        if (put != got)
+            return put < 0 ? (int)put : -ENOSPC;
+        filled->bytes += (uint64_t)got;
     }
-    if (!error)
-        error = stg_store_truncate(cache->store, &object->copy, done);
-    filled->bytes = done;
-    return error;
+    filled->mixed = filled->bytes != bytes;
+    if (filled->bytes > bytes)
+        filled->bytes = bytes;
+    return 0;
 }
 
-int stg_stage_rewrite_file(struct stg_cache *cache, struct stg_object *object, bool may_mix,
-                           struct stg_filled *ret_filled) {
-    const struct stg_source *source = cache->source;
-    struct stg_filled filled = {0};
+/* What the file is now, into `to`. As stg_fill(). */
+static int fetch_into(const struct stg_source *source, int handle, int to, uint64_t max_bytes,
+                      bool may_mix, struct stg_filled *filled) {
     struct stg_identity after;
-    int handle = source->ops->open(source->context, object->key, true);
+    int error = source->ops->identify(source->context, handle, may_mix, &filled->identity);
+
+    if (!error &&
+        (filled->identity.size_bytes < 0 || (uint64_t)filled->identity.size_bytes > max_bytes))
+        error = -EFBIG;
+    if (!error)
+        error = read_into(source, handle, to, filled);
+    if (!error)
+        error = source->ops->identify(source->context, handle, true, &after);
+    if (error)
+        return error;
+    filled->mixed = filled->mixed || !stg_identity_equal(&filled->identity, &after);
+    return filled->mixed && !may_mix ? -ESTALE : 0;
+}
+
+/* A file that has grown beyond that would fill the disk for the sake of who has it open. */
+static uint64_t most_bytes(const struct stg_cache *cache, const struct stg_copy *copy) {
+    uint64_t bytes = copy->bytes * 2;
+
+    return bytes > cache->config.hot_bytes ? bytes : cache->config.hot_bytes;
+}
+
+/* By way of `scratch`: where the file cannot be read, who has the copy has what it was. */
+static int rewrite_by(struct stg_cache *cache, struct stg_object *object, int scratch,
+                      uint64_t max_bytes, bool may_mix, struct stg_filled *ret_filled) {
+    const struct stg_source *source = cache->source;
+    int handle = scratch < 0 ? scratch : source->ops->open(source->context, object->key, true);
     int error;
 
     if (handle < 0)
         return handle;
-    stg_stage_leave_disk(cache, &object->copy);
-    error = source->ops->identify(source->context, handle, may_mix, &filled.identity);
-    if (!error)
-        error = copy_over(cache, object, handle, &filled);
-    if (!error)
-        error = source->ops->identify(source->context, handle, true, &after);
+    *ret_filled = (struct stg_filled){0};
+    error = fetch_into(source, handle, scratch, max_bytes, may_mix, ret_filled);
     source->ops->close(source->context, handle);
-    filled.mixed = !error && (!stg_identity_equal(&filled.identity, &after) ||
-                              filled.bytes != (uint64_t)after.size_bytes);
-    *ret_filled = filled;
-    return error ? error : filled.mixed && !may_mix ? -ESTALE : 0;
+    if (error)
+        return error;
+    stg_stage_leave_disk(cache, &object->copy);
+    return stg_store_rewrite_from(cache->store, &object->copy, scratch, ret_filled->bytes);
+}
+
+int stg_stage_rewrite_file(struct stg_cache *cache, struct stg_object *object, bool may_mix,
+                           struct stg_filled *ret_filled) {
+    stg_auto_fd int scratch = stg_disk_scratch(cache->config.disk);
+    stg_auto_fd int in_memory = -1;
+    int error =
+        rewrite_by(cache, object, scratch, most_bytes(cache, &object->copy), may_mix, ret_filled);
+
+    if (scratch >= 0 && error != -ENOSPC && error != -EDQUOT)
+        return error;
+    stg_fd_close(stg_fd_steal(&scratch)); /* what it has taken is needed */
+    in_memory = memfd_create("stagefs-large", MFD_CLOEXEC);
+    return rewrite_by(cache, object, in_memory < 0 ? -errno : in_memory, cache->config.hot_bytes,
+                      may_mix, ret_filled);
 }
 
 static bool is_whole_seconds(int64_t time_ns) { return time_ns % SECOND_NS == 0; }

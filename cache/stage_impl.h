@@ -52,7 +52,8 @@ struct stg_cache {
     struct stg_object *absent; /* became so, and the owner has not been told; protected by lock */
     struct stg_budget hot_budget;
     struct stg_budget cold_budget;
-    uint64_t cold_raw_bytes; /* protected by lock */
+    uint64_t cold_raw_bytes;   /* protected by lock */
+    atomic_bool files_refused; /* see stg_cache_refuse_files() */
     struct stg_queue queue;
     struct stg_cache_stats stats;
     pthread_cond_t rewritten; /* a refresh is done */
@@ -150,8 +151,8 @@ void stg_stage_to_disk(struct stg_cache *cache, const struct stg_object *object,
 int stg_reclaim_keep(struct stg_cache *cache, const void *content, uint64_t bytes,
                      struct stg_copy *ret_copy);
 
-/* Reserves room for a copy that is there already. False where there is none: it is dropped. */
-bool stg_reclaim_take_in(struct stg_cache *cache, struct stg_copy *copy);
+/* Reserves room for a copy that is there already. False where there is none. */
+bool stg_reclaim_take_in(struct stg_cache *cache, const struct stg_copy *copy);
 
 /*
  * Replaces the content of the copy that a busy object has: of one in use, which must not stay what

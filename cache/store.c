@@ -10,6 +10,7 @@
 #include "cache/store.h"
 
 #include "util/cleanup.h"
+#include "util/io.h"
 #include "util/log.h"
 
 #include <fcntl.h>
@@ -21,6 +22,7 @@
 #define PAGE_BYTES 4096U
 #define OVERHEAD_BYTES 1024U /* inode and dentry of a tmpfs file, measured: 700 to 1000 */
 #define NAME_BYTES 24
+#define COPY_BYTES ((size_t)1 << 20)
 
 struct stg_store {
     int tree; /* the root of the tmpfs, or -1 */
@@ -162,15 +164,53 @@ int stg_store_write(struct stg_store *store, struct stg_copy *copy, const void *
     return error;
 }
 
-int stg_store_truncate(struct stg_store *store, struct stg_copy *copy, uint64_t bytes) {
-    stg_auto_fd int fd = stg_store_open(store, copy, O_WRONLY);
+/* From one file system to another the kernel does not copy. As copy_range(). */
+static int copy_by_hand(int from, int to, uint64_t bytes) {
+    stg_auto_free char *part = malloc(COPY_BYTES);
 
-    if (fd < 0)
-        return fd;
-    if (ftruncate(fd, (off_t)bytes))
-        return -errno;
-    copy->bytes = bytes;
+    if (!part)
+        return -ENOMEM;
+    for (uint64_t at = 0; at < bytes;) {
+        size_t wanted = bytes - at < COPY_BYTES ? (size_t)(bytes - at) : COPY_BYTES;
+        ssize_t got = stg_io_read_whole(from, part, wanted, (off_t)at);
+        int error = got <= 0 ? (int)(got ? got : -EIO) : write_all(to, part, (uint64_t)got, at);
+
+        if (error)
+            return error;
+        at += (uint64_t)got;
+    }
     return 0;
+}
+
+/* 0 or -errno; EIO where the file is shorter than that. */
+static int copy_range(int from, int to, uint64_t bytes) {
+    loff_t from_offset = 0;
+    loff_t to_offset = 0;
+
+    while ((uint64_t)to_offset < bytes) {
+        ssize_t copied =
+            copy_file_range(from, &from_offset, to, &to_offset, bytes - (uint64_t)to_offset, 0);
+
+        if (copied < 0 && errno == EINTR)
+            continue;
+        if (copied < 0 && !to_offset)
+            return copy_by_hand(from, to, bytes);
+        if (copied <= 0)
+            return copied ? -errno : -EIO;
+    }
+    return 0;
+}
+
+int stg_store_rewrite_from(struct stg_store *store, struct stg_copy *copy, int from,
+                           uint64_t bytes) {
+    stg_auto_fd int fd = stg_store_open(store, copy, O_WRONLY);
+    int error = fd < 0 ? fd : copy_range(from, fd, bytes);
+
+    if (!error && ftruncate(fd, (off_t)bytes))
+        error = -errno;
+    if (!error)
+        copy->bytes = bytes;
+    return error;
 }
 
 struct stg_copy stg_store_adopt(struct stg_store *store, int fd, uint64_t beside, uint64_t bytes) {

@@ -55,8 +55,9 @@ int stg_store_rewrite(struct stg_store *store, struct stg_copy *copy, const void
 int stg_store_write(struct stg_store *store, struct stg_copy *copy, const void *content,
                     uint64_t bytes, uint64_t offset);
 
-/* The same with all of it: what is behind `bytes` goes. */
-int stg_store_truncate(struct stg_store *store, struct stg_copy *copy, uint64_t bytes);
+/* The same as stg_store_rewrite() with what is in the file `from`; for a copy that is elsewhere. */
+int stg_store_rewrite_from(struct stg_store *store, struct stg_copy *copy, int from,
+                           uint64_t bytes);
 
 /* What a copy of `bytes` takes of the budget: whole pages and what the kernel keeps besides. */
 uint64_t stg_store_cost_bytes(uint64_t bytes);

@@ -143,10 +143,11 @@ static int register_copy_locked(struct stg_inode *inode, const struct stg_copy *
     stg_auto_fd int fd = stg_staging_open_copy(copy);
     int32_t id = fd < 0 ? fd : stg_backing_open(fd);
 
-    if (id < 0) {
+    /* What it is never given, as that file system is stacked itself, or cannot be backing. */
+    if (fd >= 0 && (id == -ELOOP || id == -EOPNOTSUPP || id == -EINVAL))
         stg_staging_refused(copy);
+    if (id < 0)
         return id;
-    }
     inode->backing_id = id;
     inode->staged->copy_number = copy->number;
     move_locked(inode, STG_IO_COPY);

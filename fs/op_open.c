@@ -190,6 +190,7 @@ static void finish_wait(struct open_wait *wait, int result) {
     struct stg_io_answer answer;
     struct stg_inode *inode = wait->inode;
     bool waits = stg_wait_end(&wait->wait);
+    bool by_disk;
     int error = result < 0 ? result : waits ? 0 : -EINTR;
     int source_error;
 
@@ -200,7 +201,10 @@ static void finish_wait(struct open_wait *wait, int result) {
         if (error)
             stg_object_put(stg_staging_cache(), wait->object);
     }
+    by_disk = stg_object_is_by_disk(wait->object);
     stg_staging_unref(wait->object);
+    if (!error && by_disk)
+        stg_ranges_drop(inode); /* the copy is all that is open, and has all of them */
     if (waits)
         stg_staging_served(inode, error);
     source_error = waits && stg_staging_is_of_source(error) ? ask_source(inode, wait->fi.flags) : 0;
@@ -209,7 +213,8 @@ static void finish_wait(struct open_wait *wait, int result) {
     } else if (source_error) {
         stg_reply_result(wait->req, source_error);
     } else if (error) {
-        if (error != -EFBIG || !open_by_range(wait->req, inode, &wait->fi))
+        if (!by_disk || (error != -ENODATA && error != -EBUSY) ||
+            !open_by_range(wait->req, inode, &wait->fi))
             open_from_source(wait->req, inode, &wait->fi);
     } else {
         wait->fi.backing_id = answer.backing_id;

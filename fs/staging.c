@@ -44,7 +44,6 @@ static struct stg_pressure *pressure;
 static _Atomic uint64_t source_opens;
 static _Atomic uint64_t mmap_opens;
 static _Atomic uint64_t advised;
-static atomic_bool files_refused; /* see stg_staging_refused() */
 
 /* Of stg_staging_settings those that are not the engine's own. */
 static _Atomic int mount_mode;
@@ -445,7 +444,7 @@ static bool is_whole_on_disk(struct stg_inode *inode) {
     uint64_t bytes = atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
     struct stg_identity now;
 
-    return stg_tier_disk() && stg_fs.passthrough && !atomic_load(&files_refused) &&
+    return stg_tier_disk() && stg_fs.passthrough && !stg_cache_has_refused_files(cache) &&
            (stg_fs.options.read_only || bytes <= stg_cache_usage(cache).hot_limit_bytes) &&
            stg_io_may_use_copy(inode) && !source_known(NULL, inode, &now) &&
            stg_tier_has_whole(inode, &now);
@@ -531,11 +530,9 @@ static struct stg_object *begin_copy(struct stg_inode *inode, int mode, bool is_
         atomic_fetch_add_explicit(&mmap_opens, 1, memory_order_relaxed);
     if (decision.action == STG_ACTION_ADVISE && (first || asked_for))
         decision = advise(inode, mode, is_explicit, decision);
-    by_disk = decision.action == STG_ACTION_RANGES && is_whole_on_disk(inode);
-    if (by_disk) {
-        stg_ranges_drop(inode); /* what it has in memory is on the disk, too */
+    by_disk = decision.action == STG_ACTION_RANGES && !asked_for && is_whole_on_disk(inode);
+    if (by_disk)
         decision.action = STG_ACTION_COPY;
-    }
     stg_lock_take(lock);
     if (first || asked_for || decision.action != STG_ACTION_ADVISE)
         staged->why = decision.why; /* what was found at the advice stays */
@@ -543,7 +540,7 @@ static struct stg_object *begin_copy(struct stg_inode *inode, int mode, bool is_
     if (decision.action == STG_ACTION_COPY && !stg_fs.passthrough)
         decision.action = STG_ACTION_RANGES;
     if (decision.action == STG_ACTION_COPY) {
-        if (!staged->object)
+        if (!staged->object && !by_disk)
             staged->looked_ns = stg_clock_monotonic_ns(); /* the fetch, which comes after, looks */
         object = make_object_locked(inode, by_disk);
     }
@@ -643,7 +640,8 @@ int stg_staging_stage(struct stg_inode *inode, int mode, struct stg_waiter *wait
         return -EBUSY;
     (void)look_if_due(inode); /* what is wrong with the source, the fetch says */
     object = begin_copy(inode, mode, true, &too_early, &action);
-    if (action == STG_ACTION_RANGES && mode != STG_MODE_MMAP && (is_seen(inode) || !look(inode)))
+    if (action == STG_ACTION_RANGES && mode != STG_MODE_MMAP && (is_seen(inode) || !look(inode)) &&
+        !is_whole_on_disk(inode))
         (void)stg_ranges_prefetch(inode); /* all is there, or comes by what is read */
     if (!object)
         return -EOPNOTSUPP;
@@ -812,7 +810,7 @@ void stg_staging_served(struct stg_inode *inode, int error) {
     stg_lock_take(lock);
     if (!error)
         inode->staged->hits++;
-    else if (error != -ESTALE && error != -EBUSY && error != -EFBIG)
+    else if (error != -ESTALE && error != -EBUSY && error != -ENODATA)
         inode->staged->retry_ns = stg_clock_monotonic_ns() + RETRY_NS;
     stg_lock_drop(lock);
 }
@@ -866,8 +864,10 @@ int stg_staging_open_copy(const struct stg_copy *copy) {
 }
 
 void stg_staging_refused(const struct stg_copy *copy) {
-    if (copy->file && !atomic_exchange(&files_refused, true))
-        stg_info("files of the stage directory cannot be passed through, and are read instead");
+    if (!copy->file || stg_cache_has_refused_files(cache))
+        return;
+    stg_cache_refuse_files(cache);
+    stg_info("files of the stage directory cannot be passed through, and are read instead");
 }
 
 bool stg_staged_join_locked(struct stg_inode *inode, bool writing) {

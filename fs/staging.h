@@ -58,7 +58,7 @@ bool stg_staging_is_left_to_kernel(const struct stg_inode *inode);
  * Asks for a copy to serve an open for reading. Returns
  *   STG_WANT_READY  there is one, held; `*ret_object` has it, referenced;
  *   0               it is being fetched: `waiter` will be told; `*ret_object` as above;
- *   STG_STAGED_BY_RANGE  open it as ranges.h has it; so, too, where the waiter is told -EFBIG;
+ *   STG_STAGED_BY_RANGE  open it as ranges.h has it; so, too, where the waiter is told -ENODATA;
  *   -errno          serve the source; -EAGAIN where a fetch failed with its error a moment ago.
  * May wait for the source. The reference is given back with stg_staging_unref().
  */

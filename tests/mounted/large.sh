@@ -109,6 +109,20 @@ check "the version of now is read" same_all
 check "and written" wait_for 20 written
 unmount_fs
 mount_fs "$options" || done_testing
+exec 7<"$MNT/two"
+if [ "$VARIANT" = default ]; then
+    before=$(sum_open 7)
+    cp "$under/two" "$WORK/two"
+    random two 3M
+    slow_control fail=READ:EIO
+    is_told() { [ "$(stat -c %Y "$MNT/two")" = "$(stat -c %Y "$under/two")" ]; }
+    check "a change is seen of what cannot be read" wait_for 20 is_told
+    same "who has it open has it as it was, whole" "$before" "$(sum_open 7)"
+    slow_control ""
+    check "and as it is, when it can be" wait_for 20 eval 'stat "$MNT/two" >/dev/null; same_open 7 two'
+    cp "$WORK/two" "$under/two"
+    check "as it was again" wait_for 20 eval 'stat "$MNT/two" >/dev/null; same_open 7 two'
+fi
 exec 7<"$MNT/big"
 check "open, and read" same_open 7 big
 check "who stores through a mapping meanwhile" python3 -c '
@@ -178,6 +192,24 @@ check "and written" wait_for 20 written
 same "with a file for each" 4 "$(files_kept)"
 unmount_fs
 check "in order after that" ctl doctor "$stage"
+
+# ---- a disk that gets full ----
+mkdir "$WORK/full"
+mount -t tmpfs -o size=9M,mode=700 stage "$WORK/full"
+random big 5000000
+settled
+mount_fs "stage_dir=$WORK/full,stage_size=64M,threshold=200K,predict=none" || done_testing
+check "a file" same_file big
+check "is written" wait_for 20 written
+exec 7<"$MNT/big"
+check "and opened" same_open 7 big
+random big 6000000
+check "who has it open sees a change, though there is no room for both" \
+    wait_for 20 eval 'stat "$MNT/big" >/dev/null; same_open 7 big'
+exec 7<&-
+check "as who opens it" same_file big
+unmount_fs
+umount "$WORK/full"
 
 # ---- limits ----
 mount_fs "$options,stage_size=14M" || done_testing
