@@ -54,6 +54,8 @@ kill_daemon() {
     t_forget_process "$DAEMON"
     umount "$MNT"
 }
+passed_some() { [ "$VARIANT" = pagecache ] || [ "$(disk large_passed)" -ge 2 ]; }
+all_there() { cat "$MNT/two" "$MNT/big" >/dev/null && written && passed_some; }
 damage() { # FILE OFFSET
     printf 'damaged' | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
 }
@@ -109,6 +111,7 @@ check "the version of now is read" same_all
 check "and written" wait_for 20 written
 unmount_fs
 mount_fs "$options" || done_testing
+check "all of both is there" wait_for 20 all_there
 exec 7<"$MNT/two"
 if [ "$VARIANT" = default ]; then
     before=$(sum_open 7)
