@@ -91,8 +91,8 @@ static void check_taken(const struct stg_disk_whole *whole, unsigned seed) {
 }
 
 static void give(struct stg_disk *disk, const struct stg_disk_whole *whole) {
-    (void)close(whole->fd);
     stg_disk_release_whole(disk, whole->number);
+    (void)close(whole->fd);
 }
 
 /* How many files there are beside the store. */
