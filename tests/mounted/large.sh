@@ -202,7 +202,7 @@ mount -t tmpfs -o size=9M,mode=700 stage "$WORK/full"
 random big 5000000
 settled
 mount_fs "stage_dir=$WORK/full,stage_size=64M,threshold=200K,predict=none" || done_testing
-check "a file" same_file big
+check "a file" wait_for 20 same_file big # its source keeps attributes for a second
 check "is written" wait_for 20 written
 exec 7<"$MNT/big"
 check "and opened" same_open 7 big
