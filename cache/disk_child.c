@@ -274,8 +274,10 @@ static void serve(struct stg_disk *disk) {
     /* After the answer: nobody waits for that. */
     error = stg_disk_count(disk);
     /* The limit may be a lower one than it was. Where that fails, the next batch tries as much. */
-    if (!error && disk->large_bytes)
-        (void)stg_disk_apply(disk, NULL, &(bool){false});
+    if (!error && disk->large_bytes) {
+        error = stg_disk_apply(disk, NULL, &(bool){false});
+        error = stg_disk_is_damage(error) ? error : 0;
+    }
     while ((batch = receive_batch(disk))) {
         bool written = false;
 

@@ -350,7 +350,8 @@ static int apply_put(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals
     bool done = false;
     int error = is_of_large(work, &offset) ? put_large(disk, txn, totals, work, offset, &done) : 0;
 
-    if (error || done || work->content_bytes > STG_DISK_ENTRY_MAX_BYTES)
+    if (error || done || work->content_bytes > STG_DISK_ENTRY_MAX_BYTES ||
+        work->content_bytes > disk->limit_bytes / 8)
         return error;
     error =
         stg_disk_entry_make(&work->now, work->content, work->content_bytes, &entry, &value.mv_size);

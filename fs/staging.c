@@ -435,19 +435,21 @@ static uint64_t hash_of(const struct stg_inode *inode) {
     return hash ? hash : 1;
 }
 
-/*
- * Has the disk all of a file that would be staged by range? Then that is its copy, and what it has
- * beyond memory costs nothing. One who writes through a mapping while it is open makes its size in
- * memory of it (live.c), so on a mount that can be written to it is no larger than that may be.
- */
+/* Where the source may change, who looks at a file waits until its copy in use is what it is. */
+#define CHANGING_MAX_BYTES (UINT64_C(16) << 20)
+
+static bool never_changes(void) {
+    return stg_fs.options.read_only && stg_fs.options.coherence == STG_COHERENCE_FROZEN;
+}
+
+/* Has the disk all of a file that would be staged by range? Then that is its copy. */
 static bool is_whole_on_disk(struct stg_inode *inode) {
     uint64_t bytes = atomic_load_explicit(&inode->size_bytes, memory_order_relaxed);
     struct stg_identity now;
 
     return stg_tier_disk() && stg_fs.passthrough && !stg_cache_has_refused_files(cache) &&
-           (stg_fs.options.read_only || bytes <= stg_cache_usage(cache).hot_limit_bytes) &&
-           stg_io_may_use_copy(inode) && !source_known(NULL, inode, &now) &&
-           stg_tier_has_whole(inode, &now);
+           (never_changes() || bytes <= CHANGING_MAX_BYTES) && stg_io_may_use_copy(inode) &&
+           !source_known(NULL, inode, &now) && stg_tier_has_whole(inode, &now);
 }
 
 /* The inode's object, made where there is none; referenced. Under the io lock. */
