@@ -514,6 +514,20 @@ int stg_object_write(struct stg_cache *cache, struct stg_object *object, const v
     return error;
 }
 
+int stg_object_shorten(struct stg_cache *cache, struct stg_object *object, uint64_t bytes) {
+    uint64_t old_cost;
+    int error;
+
+    stg_object_await(cache, object);
+    stg_stage_leave_disk(cache, &object->copy);
+    old_cost = stg_store_copy_cost_bytes(&object->copy, object->copy.bytes);
+    error = stg_store_shorten(cache->store, &object->copy, bytes);
+    if (!error)
+        stg_budget_release(&cache->hot_budget,
+                           old_cost - stg_store_copy_cost_bytes(&object->copy, bytes));
+    return error;
+}
+
 /* ---- changes ---- */
 
 /* Takes away what the object has, as far as nobody holds it. The copy is the caller's to drop. */

@@ -179,6 +179,9 @@ void stg_object_join(struct stg_cache *cache, struct stg_object *object, bool wr
 int stg_object_write(struct stg_cache *cache, struct stg_object *object, const void *buffer,
                      uint64_t bytes, uint64_t offset);
 
+/* The same, for making it shorter: `bytes` is no more than it has. */
+int stg_object_shorten(struct stg_cache *cache, struct stg_object *object, uint64_t bytes);
+
 /* The writers are gone. Calls nobody back. */
 void stg_object_unshare(struct stg_cache *cache, struct stg_object *object);
 

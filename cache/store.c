@@ -164,6 +164,17 @@ int stg_store_write(struct stg_store *store, struct stg_copy *copy, const void *
     return error;
 }
 
+int stg_store_shorten(struct stg_store *store, struct stg_copy *copy, uint64_t bytes) {
+    stg_auto_fd int fd = stg_store_open(store, copy, O_WRONLY);
+
+    if (fd < 0)
+        return fd;
+    if (ftruncate(fd, (off_t)bytes))
+        return -errno;
+    copy->bytes = bytes;
+    return 0;
+}
+
 /* From one file system to another the kernel does not copy. As copy_range(). */
 static int copy_by_hand(int from, int to, uint64_t bytes) {
     stg_auto_free char *part = malloc(COPY_BYTES);
@@ -244,7 +255,6 @@ int stg_store_open(const struct stg_store *store, const struct stg_copy *copy, i
 ssize_t stg_store_read(const struct stg_store *store, const struct stg_copy *copy, void *buffer,
                        size_t bytes, uint64_t offset) {
     stg_auto_fd int fd = -1;
-    ssize_t got;
 
     if (offset >= copy->bytes)
         return 0;
@@ -257,8 +267,7 @@ ssize_t stg_store_read(const struct stg_store *store, const struct stg_copy *cop
     fd = stg_store_open(store, copy, O_RDONLY);
     if (fd < 0)
         return fd;
-    got = pread(fd, buffer, bytes, (off_t)offset);
-    return got < 0 ? -errno : got;
+    return stg_io_read_whole(fd, buffer, bytes, (off_t)offset);
 }
 
 void stg_store_drop(struct stg_store *store, struct stg_copy *copy) {

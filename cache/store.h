@@ -55,6 +55,9 @@ int stg_store_rewrite(struct stg_store *store, struct stg_copy *copy, const void
 int stg_store_write(struct stg_store *store, struct stg_copy *copy, const void *content,
                     uint64_t bytes, uint64_t offset);
 
+/* Makes a copy shorter in place. Returns 0 or -errno. Not for copies in memory. */
+int stg_store_shorten(struct stg_store *store, struct stg_copy *copy, uint64_t bytes);
+
 /* The same as stg_store_rewrite() with what is in the file `from`; for a copy that is elsewhere. */
 int stg_store_rewrite_from(struct stg_store *store, struct stg_copy *copy, int from,
                            uint64_t bytes);

@@ -134,7 +134,8 @@ int stg_io_open(struct stg_inode *inode, int flags, struct stg_io_answer *ret_an
     }
     count_locked(inode, flags);
     *ret_answer = (struct stg_io_answer){
-        .backing_id = inode->io_mode == STG_IO_PASSTHROUGH ? inode->backing_id : 0};
+        .backing_id = inode->io_mode == STG_IO_PASSTHROUGH ? inode->backing_id : 0,
+        .of_source = inode->io_mode == STG_IO_PASSTHROUGH};
     stg_lock_drop(lock);
     return 0;
 }
@@ -237,9 +238,10 @@ void stg_io_release(struct stg_inode *inode, int flags) {
         inode->writers--;
     if (can_map_writable(flags) && inode->io_mode == STG_IO_PASSTHROUGH)
         inode->mapped = true; /* until it is known better */
+    /* Readers may have it open for long: from now on it follows the source again. */
+    if (of_copy && is_for_writing(flags) && !inode->writers)
+        stg_staged_unshare_locked(inode);
     if (!--inode->opens) {
-        if (of_copy)
-            stg_staged_unshare_locked(inode);
         if (inode->io_mode == STG_IO_CACHED) {
             stg_ranges_idle_locked(inode);
             move_locked(inode, STG_IO_IDLE);

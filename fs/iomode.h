@@ -28,6 +28,7 @@ struct stg_inode;
 struct stg_io_answer {
     int32_t backing_id; /* 0: it is served from the page cache */
     bool outdated;      /* the copy that is shared is of an earlier content */
+    bool of_source;     /* the kernel opens the source's file, and not a copy */
     bool direct;        /* reads and writes come to the daemon nevertheless */
 };
 

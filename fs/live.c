@@ -8,6 +8,7 @@
 #include "fs/live.h"
 
 #include "fs/iomode.h"
+#include "fs/shadow.h"
 #include "fs/staging.h"
 #include "util/io.h"
 #include "util/bytes.h"
@@ -16,19 +17,16 @@
 #include "util/sweeper.h"
 
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 
 #define LIVE_LOCKS 16
 #define SWEEP_NS 500000000L
-#define PIECE_BYTES ((size_t)64 << 10)
 
 /* An inode that may have been stored into through a mapping. */
 struct mapped {
     struct mapped *next;
-    struct stg_inode *inode; /* referenced */
-    char *shadow;            /* of the copy, mapped; protected by the live lock, as the next two */
-    uint64_t shadow_bytes;
+    struct stg_inode *inode;  /* referenced */
+    struct stg_shadow shadow; /* protected by the live lock, as the next */
     uint32_t number; /* `live_number` when the shadow was taken: it says nothing at another time */
     unsigned released; /* opens for reading and writing that count on; protected by list_lock */
 };
@@ -85,13 +83,6 @@ static struct mapped *find(const struct stg_inode *inode) {
     return mapped;
 }
 
-static ssize_t read_copy(struct stg_object *object, void *buffer, size_t bytes, uint64_t offset) {
-    return stg_store_read(stg_cache_store(stg_staging_cache()), stg_object_copy(object), buffer,
-                          bytes, offset);
-}
-
-/* ---- the shadow ---- */
-
 static uint32_t live_number(struct stg_inode *inode) {
     struct stg_lock *lock = stg_inode_io_lock(inode);
     uint32_t number;
@@ -102,54 +93,19 @@ static uint32_t live_number(struct stg_inode *inode) {
     return number;
 }
 
-static void drop_shadow(struct mapped *mapped) {
-    if (mapped->shadow)
-        (void)munmap(mapped->shadow, mapped->shadow_bytes); /* ours */
-    mapped->shadow = NULL;
-    mapped->shadow_bytes = 0;
+/* The entry, where its shadow is of now; NULL where nobody may store. Under the live lock. */
+static struct mapped *find_current(struct stg_inode *inode) {
+    struct mapped *mapped = find(inode);
+
+    return mapped && mapped->number == live_number(inode) ? mapped : NULL;
 }
 
-/* Pages that nobody has written cost nothing. NULL without memory. */
-static char *map_shadow(uint64_t bytes) {
-    void *shadow = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    return shadow == MAP_FAILED ? NULL : shadow;
-}
-
-/* Makes the shadow what the copy is now. 0 or -errno; then it is what it was. */
 static int take_shadow(struct mapped *mapped, struct stg_object *object) {
-    uint64_t bytes = stg_object_copy(object)->bytes;
-    char *shadow = bytes ? map_shadow(bytes) : NULL;
-    ssize_t got = shadow ? read_copy(object, shadow, bytes, 0) : 0;
+    int error = stg_shadow_take(&mapped->shadow, object);
 
-    if (got != (ssize_t)bytes) {
-        if (shadow)
-            (void)munmap(shadow, bytes); /* ours */
-        return got < 0 ? (int)got : shadow ? -EIO : -ENOMEM;
-    }
-    drop_shadow(mapped);
-    mapped->shadow = shadow;
-    mapped->shadow_bytes = bytes;
-    mapped->number = live_number(mapped->inode);
-    return 0;
-}
-
-/* What a caller wrote is in both. */
-static void update_shadow(struct mapped *mapped, const void *buffer, size_t bytes, off_t offset) {
-    uint64_t end = (uint64_t)offset + bytes;
-
-    if (end > mapped->shadow_bytes) {
-        void *longer = mapped->shadow
-                           ? mremap(mapped->shadow, mapped->shadow_bytes, end, MREMAP_MAYMOVE)
-                           : map_shadow(end);
-
-        if (!longer || longer == MAP_FAILED) /* it is carried once more, which changes nothing */
-            return;
-        mapped->shadow = longer;
-        mapped->shadow_bytes = end;
-    }
-    memcpy(mapped->shadow + offset, buffer, bytes);
+    if (!error)
+        mapped->number = live_number(mapped->inode);
+    return error;
 }
 
 /* ---- reading and writing ---- */
@@ -190,7 +146,7 @@ static void write_copy_locked(struct stg_inode *inode, struct stg_object *object
     if (error)
         set_behind(inode, error);
     else if (mapped)
-        update_shadow(mapped, buffer, bytes, offset);
+        stg_shadow_write(&mapped->shadow, buffer, bytes, (uint64_t)offset);
 }
 
 ssize_t stg_live_write(struct stg_inode *inode, int fd, const void *buffer, size_t bytes,
@@ -230,61 +186,18 @@ ssize_t stg_live_read(struct stg_inode *inode, void *buffer, size_t bytes, off_t
         stg_staging_unref(object);
         return -EOPNOTSUPP;
     }
-    got = read_copy(object, buffer, bytes, (uint64_t)offset);
+    got = stg_store_read(stg_cache_store(stg_staging_cache()), stg_object_copy(object), buffer,
+                         bytes, (uint64_t)offset);
     stg_staging_unref(object);
     return got;
 }
 
 /* ---- carrying ---- */
 
-/* Puts what differs between `piece` and the shadow to the source. 0 or -errno. */
-static int carry_piece(struct mapped *mapped, int fd, const char *piece, size_t bytes,
-                       uint64_t offset) {
-    size_t at = 0;
-
-    while (at < bytes) {
-        size_t end = at;
-        ssize_t put;
-
-        while (end < bytes && piece[end] != mapped->shadow[offset + end])
-            end++;
-        if (end == at) {
-            at++;
-            continue;
-        }
-        put = stg_io_write_whole(fd, piece + at, end - at, (off_t)(offset + at));
-        if (put < 0)
-            return (int)put;
-        memcpy(mapped->shadow + offset + at, piece + at, (size_t)put);
-        at += (size_t)put;
-    }
-    return 0;
-}
-
 static int carry_locked(struct stg_inode *inode, struct stg_object *object) {
-    struct mapped *mapped = find(inode);
-    stg_auto_free char *piece = NULL;
-    stg_auto_fd int fd = -1;
-    int error = 0;
+    struct mapped *mapped = find_current(inode);
 
-    if (!mapped || mapped->number != live_number(inode))
-        return 0;
-    piece = malloc(PIECE_BYTES);
-    if (!piece)
-        return -ENOMEM;
-    for (uint64_t at = 0; at < mapped->shadow_bytes && !error; at += PIECE_BYTES) {
-        uint64_t left = mapped->shadow_bytes - at;
-        ssize_t got = read_copy(object, piece, left < PIECE_BYTES ? left : PIECE_BYTES, at);
-
-        if (got < 0)
-            return (int)got;
-        if (!memcmp(piece, mapped->shadow + at, (size_t)got))
-            continue;
-        if (fd < 0 && (fd = stg_inode_open(inode, O_WRONLY | O_NONBLOCK)) < 0)
-            return fd;
-        error = carry_piece(mapped, fd, piece, (size_t)got, at);
-    }
-    return error;
+    return mapped ? stg_shadow_carry(&mapped->shadow, inode, object) : 0;
 }
 
 int stg_live_sync(struct stg_inode *inode) {
@@ -300,19 +213,23 @@ int stg_live_sync(struct stg_inode *inode) {
     return error;
 }
 
-/* Fetches the copy anew; the shadow, too, is of that then. */
-static void renew_locked(struct stg_inode *inode, struct stg_object *object) {
-    struct mapped *mapped = find(inode);
+static int refresh(struct stg_object *object) {
     int error;
 
     do {
         stg_object_await(stg_staging_cache(), object);
         error = stg_object_refresh(stg_staging_cache(), object, true);
     } while (error == -EBUSY);
+    return error;
+}
+
+/* Fetches the copy anew. */
+static void renew_locked(struct stg_inode *inode, struct stg_object *object) {
+    struct mapped *mapped = find_current(inode);
+    int error = mapped ? stg_shadow_renew(&mapped->shadow, inode, object) : refresh(object);
+
     if (error)
         set_behind(inode, error);
-    if (mapped && take_shadow(mapped, object))
-        stg_error("inode %ju: no memory to follow its mappings", (uintmax_t)inode->ino);
 }
 
 /* A writer may have joined meanwhile, and taken what was there for current. */
@@ -408,7 +325,7 @@ static void remove_mapped(struct mapped *mapped) {
     stg_lock_drop(&list_lock);
     stg_lock_drop(lock);
     stg_inode_unref(mapped->inode);
-    drop_shadow(mapped);
+    stg_shadow_drop(&mapped->shadow);
     free(mapped);
 }
 

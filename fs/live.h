@@ -6,10 +6,11 @@
  * has the copy, too. What it writes goes to the source first and then to the copy. What it stores
  * through a mapping reaches the copy alone, and is carried to the source when the writer syncs or
  * closes, and every half second. For that a shadow is kept of what the copy had when it was last
- * looked at: what differs from it was stored by a caller, and nothing else is written.
+ * looked at (shadow.h): what differs from it was stored by a caller, and nothing else is written.
  *
- * It ends with the last open, or with the last mapping, which may outlive that: then the writer's
- * open counts on until a read lease on the copy proves that nobody can store into it any more.
+ * It ends with the last open for writing, however many readers there still are, or with the last
+ * mapping, which may outlive that: then the writer's open counts on until a read lease on the copy
+ * proves that nobody can store into it any more. From then on the copy follows the source again.
  */
 #ifndef STG_FS_LIVE_H
 #define STG_FS_LIVE_H
