@@ -142,7 +142,10 @@ int stg_reopen(int fd, int flags) {
 
     stg_proc_fd(path, fd);
     opened = open(path, clean_flags(flags));
-    return opened < 0 ? -errno : opened;
+    if (opened <
+        0) /* the name is that of our descriptor: what is not there is what it stands for */
+        return errno == ENOENT ? -ESTALE : -errno;
+    return opened;
 }
 
 int stg_inode_open(struct stg_inode *inode, int flags) {

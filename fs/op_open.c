@@ -7,10 +7,11 @@
  * the end, the source serves it as it does any other.
  *
  * A passed-through open holds nothing here: no descriptor, no memory (`fh` is 0). For plain reading
- * it does not even open the source, the kernel does. For writing, direct and non-blocking I/O the
- * source is opened once, for its own answer (read-only mount, append-only, being executed, no
- * direct I/O, leased), which the kernel's backing open would either not ask for or turn into EIO. A
- * file that is served by the daemon has its descriptor, plus one, in `fh`.
+ * it does not even open a local source, the kernel does. For writing, direct and non-blocking I/O,
+ * and on a remote source, that is opened once, for its own answer (read-only mount, append-only,
+ * being executed, no direct I/O, leased, gone since it was looked up), which the kernel's backing
+ * open would either not ask for or turn into EIO. A file that is served by the daemon has its
+ * descriptor, plus one, in `fh`.
  */
 #include "fs/ops.h"
 
@@ -102,7 +103,8 @@ static int begin(fuse_req_t req, struct stg_inode *inode, int fd, struct fuse_fi
     if (!is_for_reading(fi->flags) && !answer.direct)
         stg_staging_withdraw(inode); /* counted as it is, it keeps new ones from being made */
     by_daemon = !answer.backing_id || answer.direct;
-    if (own_fd < 0 && (by_daemon || must_ask_source(fi->flags))) {
+    if (own_fd < 0 &&
+        (by_daemon || must_ask_source(fi->flags) || (answer.of_source && inode->volume->remote))) {
         struct opening what = {req, inode, fi, -1};
 
         error = fi->flags & O_TRUNC ? stg_live_change(inode, open_and_truncate, &what)
@@ -141,11 +143,34 @@ static void end(struct stg_inode *inode, const struct fuse_file_info *fi) {
         stg_fd_close((int)fi->fh - 1);
 }
 
+/*
+ * What was opened is gone from the source, whose own client still has its name: that looks once
+ * more then (retry_estale() in fs/stat.c of the kernel), as ours will when it is told.
+ */
+static void look_again(struct stg_inode *inode) {
+    stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
+    stg_auto_free char *name = NULL;
+    struct stg_inode *parent;
+    struct statx stx;
+
+    if (stg_place_get(inode, &parent, &name))
+        return;
+    if (!stg_inode_fd(parent, &lent))
+        (void)statx(lent.fd, name, AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC, STATX_INO, &stx);
+    stg_inode_unref(parent);
+}
+
+static void reply_error(fuse_req_t req, struct stg_inode *inode, int error) {
+    if (error == -ESTALE && inode->volume->remote)
+        look_again(inode);
+    stg_reply_result(req, error);
+}
+
 static void open_from_source(fuse_req_t req, struct stg_inode *inode, struct fuse_file_info *fi) {
     int error = begin(req, inode, -1, fi);
 
     if (error)
-        stg_reply_result(req, error);
+        reply_error(req, inode, error);
     else if (fuse_reply_open(req, fi) == -ENOENT)
         end(inode, fi);
 }
@@ -211,7 +236,7 @@ static void finish_wait(struct open_wait *wait, int result) {
     if (!waits) {
         ; /* nobody does any more */
     } else if (source_error) {
-        stg_reply_result(wait->req, source_error);
+        reply_error(wait->req, inode, source_error);
     } else if (error) {
         if (!by_disk || (error != -ENODATA && error != -EBUSY) ||
             !open_by_range(wait->req, inode, &wait->fi))
@@ -271,7 +296,7 @@ static bool open_from_copy(fuse_req_t req, struct stg_inode *inode,
         return open_by_range(req, inode, fi);
     result = result == -EAGAIN ? ask_source(inode, fi->flags) : 0;
     if (result)
-        stg_reply_result(req, result);
+        reply_error(req, inode, result);
     return result != 0;
 }
 
