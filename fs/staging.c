@@ -13,6 +13,7 @@
 #include "cache/residency.h"
 #include "fs/catalog.h"
 #include "fs/coherence.h"
+#include "fs/follow.h"
 #include "fs/iomode.h"
 #include "fs/keep.h"
 #include "fs/live.h"
@@ -87,8 +88,8 @@ static struct stg_object *object_of(struct stg_inode *inode) {
 void stg_staging_unref(struct stg_object *object) { stg_object_unref(cache, object); }
 
 /*
- * The source is seen to be `now`: is the copy still of that? One in use is made so; where another
- * thread is at it, `follow` waits for that.
+ * The source is seen to be `now`: is the copy still of that? One in use is made so, which `follow`
+ * waits for, whoever does it and however long it takes.
  */
 static void compare(struct stg_object *object, const struct stg_identity *now, bool follow) {
     (void)stg_object_validate(cache, object, now); /* the state tells */
@@ -97,7 +98,7 @@ static void compare(struct stg_object *object, const struct stg_identity *now, b
     if (follow)
         (void)stg_object_follow(cache, object); /* of what cannot be read, what is there stays */
     else
-        (void)stg_object_refresh(cache, object, false); /* or with the next look */
+        stg_follow(object); /* or with the next look */
 }
 
 static void saw(struct stg_inode *inode, const struct statx *stx, bool follow) {
@@ -385,6 +386,7 @@ void stg_staging_stop(void) {
     if (!cache)
         return;
     stg_pressure_free(pressure);
+    stg_follow_stop();
     stg_cache_stop(cache);
     stg_keep_stop();
     stg_inode_each(drop_copy, NULL);
@@ -578,8 +580,10 @@ static bool is_there(struct stg_inode *inode) {
 static int want(struct stg_object *object, enum stg_priority priority, struct stg_waiter *waiter) {
     int result = stg_object_want(cache, object, priority, waiter);
 
-    if (result == -EBUSY && !stg_object_refresh(cache, object, false))
+    if (result == -EBUSY) {
+        stg_follow(object);
         result = stg_object_want(cache, object, priority, waiter);
+    }
     if (result < 0)
         stg_object_unref(cache, object);
     return result;
