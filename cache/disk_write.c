@@ -270,10 +270,10 @@ static bool is_of_one_file(int error) {
     return error > 0 && error != ENOSPC && error != EDQUOT && error != EIO;
 }
 
-/* Puts pieces beside the store, where there is room for all of the file. 0, or as find_large(). */
+/* Puts pieces beside the store. 0, or as find_large(). */
 static int put_beside(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals *totals,
                       const struct stg_disk_work *work, uint64_t offset, MDB_val key,
-                      uint64_t whole_cost, uint64_t room_bytes) {
+                      uint64_t room_bytes) {
     stg_auto_free struct stg_disk_large *large = NULL;
     enum stg_disk_class class = STG_DISK_LARGE_NEW;
     uint64_t unused;
@@ -286,19 +286,22 @@ static int put_beside(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_total
     if (is_new)
         large = stg_disk_large_make(&work->now, totals->next_number++);
     if (!large)
-        return ENOMEM;
+        return 0; /* it is not kept */
     error = stg_disk_large_write(disk, large, is_new, offset, work->content, work->content_bytes);
     if (error && is_new)
         stg_disk_numbers_add(&disk->leaving, large->number);
-    if (error)
-        return error;
+    if (error) /* no table was changed for it yet */
+        return is_of_one_file(error) ? 0 : error;
     if (!is_new) /* out of the order, so that it does not go itself */
         error = take_order(disk, txn, totals, key, &class, &unused, &unused);
-    if (!error || error == MDB_NOTFOUND)
-        error = evict_large_to(disk, txn, totals, room_bytes - whole_cost, room_bytes);
+    if (error && error != MDB_NOTFOUND)
+        return error;
+    /* For what is there of it: the rest may never come. */
+    stg_disk_large_note(large, offset, work->content, work->content_bytes);
+    error = evict_large_to(disk, txn, totals, room_bytes - stg_disk_large_cost(large, key.mv_size),
+                           room_bytes);
     if (error)
         return error;
-    stg_disk_large_note(large, offset, work->content, work->content_bytes);
     totals->entries += is_new;
     totals->large += is_new;
     return write_large(disk, txn, totals, class, key, large);
@@ -316,7 +319,6 @@ static int put_large(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals
     struct stg_disk_key key;
     MDB_val key_value;
     uint64_t whole_cost;
-    int error;
 
     *ret_done = stg_disk_large_key(work->key.text, &key);
     if (!*ret_done)
@@ -327,8 +329,7 @@ static int put_large(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_totals
     *ret_done = room_bytes >= whole_cost || room_bytes >= disk->map_bytes / BESIDE_PART;
     if (room_bytes < whole_cost)
         return stg_disk_remove(disk, txn, totals, key_value);
-    error = put_beside(disk, txn, totals, work, offset, key_value, whole_cost, room_bytes);
-    return is_of_one_file(error) ? 0 : error;
+    return put_beside(disk, txn, totals, work, offset, key_value, room_bytes);
 }
 
 /* Is that a part of a large file? */

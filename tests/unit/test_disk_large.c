@@ -316,6 +316,46 @@ static void test_large_limit(void **state) {
     stop(disk);
 }
 
+static unsigned count_whole(struct stg_disk *disk, unsigned of) {
+    struct stg_disk_whole whole;
+    char path[32];
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < of; i++) {
+        (void)snprintf(path, sizeof(path), "large%u", i);
+        if (take(disk, path, 7, &whole))
+            continue;
+        give(disk, &whole);
+        count++;
+    }
+    return count;
+}
+
+/* Of a file that somebody reads a part of, the rest may never come: no room is made for that. */
+static void test_large_begun(void **state) {
+    const uint64_t bytes = SIZE * 5 / 8;
+    struct stg_disk_name begun = {
+        .path = "begun", .now.size_bytes = (int64_t)bytes, .bytes = stg_fill_piece_bytes(bytes)};
+    struct stg_disk *disk = start(SIZE);
+    unsigned count = 0;
+    unsigned whole;
+    char path[32];
+
+    (void)state;
+    while (count < 20 && count_large() == count) { /* until one had to go */
+        (void)snprintf(path, sizeof(path), "large%u", count++);
+        put_large(disk, path, 7, 1);
+    }
+    whole = count_whole(disk, count);
+    assert_true(whole >= 5);
+    assert_true(stg_disk_put(disk, &begun, content_of(2, begun.bytes), stg_disk_forgotten(disk)));
+    stg_disk_flush(disk);
+    assert_int_equal(count_large(), count_whole(disk, count) + 1);
+    assert_true(count_whole(disk, count) + 1 >= whole);
+    assert_true(taken_bytes() <= SIZE);
+    stop(disk);
+}
+
 /* A file that no entry names is of one who was killed. */
 static void test_large_left_over(void **state) {
     struct stg_disk *disk = start(SIZE);
@@ -343,7 +383,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_large_comes_back), TEST(test_large_is_looked_through),
         TEST(test_large_is_damaged), TEST(test_large_in_use),
-        TEST(test_large_limit),      TEST(test_large_left_over),
+        TEST(test_large_limit),      TEST(test_large_begun),
+        TEST(test_large_left_over),
     };
 
     (void)signal(SIGIO, SIG_IGN); /* as the daemon: a lease that is asked for may be broken */
