@@ -13,6 +13,7 @@
 #include <endian.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -130,6 +131,14 @@ static bool is_locked_by_other(const struct stg_disk *disk) {
     return flock(disk->lock_fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK;
 }
 
+/* Where the holder ends, or was killed, what it was writing is waited for. */
+static unsigned patience_ms(const char *holder) {
+    pid_t process = atoi(holder);
+    bool is_gone = process > 0 && kill(process, 0) && errno == ESRCH;
+
+    return is_gone || strstr(holder, ENDING) ? LOCK_PATIENCE_AT_END_MS : LOCK_PATIENCE_MS;
+}
+
 static int lock_folder(struct stg_disk *disk) {
     char holder[64] = "";
 
@@ -143,7 +152,7 @@ static int lock_folder(struct stg_disk *disk) {
     }
     for (unsigned waited_ms = 0; is_locked_by_other(disk); waited_ms += LOCK_LOOK_MS) {
         (void)read_small(disk->dir_fd, LOCK_NAME, holder, sizeof(holder)); /* or as it was */
-        if (waited_ms >= (strstr(holder, ENDING) ? LOCK_PATIENCE_AT_END_MS : LOCK_PATIENCE_MS)) {
+        if (waited_ms >= patience_ms(holder)) {
             stg_error("stage directory %s is in use by process %d; give each mount its own",
                       disk->path, atoi(holder));
             return -EBUSY;
@@ -415,14 +424,12 @@ int stg_disk_open(struct stg_disk *disk, uint64_t map_bytes, bool to_change) {
 }
 
 uint64_t stg_disk_bytes_in(const char *path) {
-    struct stg_disk there = {.dir_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC)};
-    uint64_t bytes = 0;
+    stg_auto_fd int dir_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     struct stat info;
 
-    if (!fstatat(there.dir_fd, STG_DISK_DATA, &info, AT_SYMLINK_NOFOLLOW))
-        bytes = (uint64_t)info.st_size + BESIDES_BYTES + stg_disk_large_bytes_in(&there);
-    stg_fd_close(there.dir_fd);
-    return bytes;
+    if (fstatat(dir_fd, STG_DISK_DATA, &info, AT_SYMLINK_NOFOLLOW))
+        return 0;
+    return (uint64_t)info.st_size + BESIDES_BYTES + stg_disk_large_bytes_in(dir_fd);
 }
 
 /* Is what is there more than it may be? */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Owns the process that writes, and what is said to it: a batch, and an answer. It ends with the
- * socket, so with the daemon however that ends; it has nothing else of the daemon's open.
+ * socket, so with the daemon however that ends, after what it writes just then; until that it has
+ * the folder's lock, too. It has nothing else of the daemon's open.
  */
 #include "cache/disk_impl.h"
 #include "util/cleanup.h"
@@ -27,6 +28,7 @@
 /* What the process that writes has open. */
 #define CHILD_FD 3
 #define FOLDER_FD 4
+#define LOCK_FD 5
 #define FREE_FD 16
 
 /* ---- the socket ---- */
@@ -221,20 +223,23 @@ static struct stg_disk_work *receive_batch(struct stg_disk *disk) {
 
 /* ---- in the process that writes ---- */
 
-/* Keeps the socket and the folder alone, and is not ended by what is meant for the daemon. */
+/* Keeps the socket and the folder with its lock alone, and is not ended by what is meant for the
+ * daemon. */
 static void settle_in(struct stg_disk *disk, int fd) {
     int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
     int kept = fcntl(fd, F_DUPFD, FREE_FD);
     int folder = fcntl(disk->dir_fd, F_DUPFD, FREE_FD);
+    int lock = fcntl(disk->lock_fd, F_DUPFD, FREE_FD);
 
     for (int i = 0; i < 3; i++)
         (void)dup2(nothing, i); /* where that fails, messages go where they are not looked for */
     /* What these do not get is missed at the first use. */
     (void)dup2(kept, CHILD_FD);
     (void)dup2(folder, FOLDER_FD);
-    (void)close_range(FOLDER_FD + 1, UINT_MAX, 0); /* what stays open is not used */
+    (void)dup2(lock, LOCK_FD);
+    (void)close_range(LOCK_FD + 1, UINT_MAX, 0); /* what stays open is not used */
     disk->dir_fd = FOLDER_FD;
-    disk->lock_fd = -1;
+    disk->lock_fd = LOCK_FD;
     (void)!chdir("/"); /* or it keeps a file system busy that it was started in */
     (void)signal(SIGINT, SIG_IGN);
     (void)signal(SIGTERM, SIG_IGN);

@@ -275,8 +275,8 @@ int stg_disk_large_read_piece(int fd, const struct stg_disk_large *large, uint64
 void stg_disk_large_erase(const struct stg_disk *disk);
 void stg_disk_large_sweep(const struct stg_disk *disk, struct stg_disk_numbers *named);
 
-/* What they take of the disk. */
-uint64_t stg_disk_large_bytes_in(const struct stg_disk *disk);
+/* What those in a stage directory, which is open there, take of the disk. */
+uint64_t stg_disk_large_bytes_in(int dir_fd);
 
 void stg_disk_numbers_add(struct stg_disk_numbers *numbers, uint64_t number);
 void stg_disk_numbers_fini(struct stg_disk_numbers *numbers);

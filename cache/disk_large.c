@@ -67,11 +67,14 @@ void stg_disk_part_of(const struct stg_disk_key *key, uint64_t *ret_offset, uint
     *ret_bytes = be64toh(part[1]);
 }
 
-size_t stg_disk_large_value_bytes(uint64_t size_bytes) {
+static uint64_t pieces_of(uint64_t size_bytes) {
     uint64_t piece_bytes = stg_fill_piece_bytes(size_bytes);
 
-    return sizeof(struct stg_disk_large) +
-           (size_bytes + piece_bytes - 1) / piece_bytes * sizeof(uint64_t);
+    return (size_bytes + piece_bytes - 1) / piece_bytes;
+}
+
+size_t stg_disk_large_value_bytes(uint64_t size_bytes) {
+    return sizeof(struct stg_disk_large) + pieces_of(size_bytes) * sizeof(uint64_t);
 }
 
 struct stg_disk_large *stg_disk_large_make(const struct stg_identity *now, uint64_t number) {
@@ -88,7 +91,7 @@ struct stg_disk_large *stg_disk_large_make(const struct stg_identity *now, uint6
                                          .is_packed = STG_DISK_IS_LARGE};
     large->number = number;
     large->piece_bytes = stg_fill_piece_bytes(size_bytes);
-    large->count = (size_bytes + large->piece_bytes - 1) / large->piece_bytes;
+    large->count = pieces_of(size_bytes);
     return large;
 }
 
@@ -114,7 +117,8 @@ int stg_disk_large_parse(const MDB_val *value, const struct stg_identity *now,
              large->head.is_packed != STG_DISK_IS_LARGE || large->head.size_bytes <= 0 ||
              large->head.raw_bytes != (uint64_t)large->head.size_bytes ||
              value->mv_size != stg_disk_large_value_bytes(large->head.raw_bytes) ||
-             large->piece_bytes != stg_fill_piece_bytes(large->head.raw_bytes))
+             large->piece_bytes != stg_fill_piece_bytes(large->head.raw_bytes) ||
+             large->count != pieces_of(large->head.raw_bytes))
         error = -EBADMSG;
     if (error)
         free(large);
@@ -211,10 +215,10 @@ int stg_disk_large_read_piece(int fd, const struct stg_disk_large *large, uint64
     return 0;
 }
 
-/* Calls `visit` with each file's name, until it says false. */
-static void each_file(const struct stg_disk *disk,
-                      void (*visit)(int folder, const char *name, void *context), void *context) {
-    int fd = openat(disk->dir_fd, STG_DISK_LARGE, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+/* Calls `visit` with each file's name. */
+static void each_file(int dir_fd, void (*visit)(int folder, const char *name, void *context),
+                      void *context) {
+    int fd = openat(dir_fd, STG_DISK_LARGE, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     DIR *stream = fd < 0 ? NULL : fdopendir(fd);
     const struct dirent *entry;
 
@@ -234,7 +238,7 @@ static void remove_file(int folder, const char *name, void *context) {
 }
 
 void stg_disk_large_erase(const struct stg_disk *disk) {
-    each_file(disk, remove_file, NULL);
+    each_file(disk->dir_fd, remove_file, NULL);
     (void)unlinkat(disk->dir_fd, STG_DISK_LARGE, AT_REMOVEDIR); /* it is empty, or stays */
 }
 
@@ -246,10 +250,10 @@ static void add_blocks(int folder, const char *name, void *context) {
         *bytes += (uint64_t)info.st_blocks * 512;
 }
 
-uint64_t stg_disk_large_bytes_in(const struct stg_disk *disk) {
+uint64_t stg_disk_large_bytes_in(int dir_fd) {
     uint64_t bytes = 0;
 
-    each_file(disk, add_blocks, &bytes);
+    each_file(dir_fd, add_blocks, &bytes);
     return bytes;
 }
 
@@ -295,7 +299,7 @@ static void remove_unnamed(int folder, const char *name, void *context) {
 void stg_disk_large_sweep(const struct stg_disk *disk, struct stg_disk_numbers *named) {
     if (named->count)
         qsort(named->all, named->count, sizeof(named->all[0]), compare_numbers);
-    each_file(disk, remove_unnamed, named);
+    each_file(disk->dir_fd, remove_unnamed, named);
 }
 
 /* ---- changing ---- */

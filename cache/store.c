@@ -212,11 +212,21 @@ static int copy_range(int from, int to, uint64_t bytes) {
     return 0;
 }
 
+/* Room for what is longer, where the file system can say so before: 0 or -errno. */
+static int reserve(int fd, uint64_t has_bytes, uint64_t bytes) {
+    if (bytes <= has_bytes ||
+        !fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)has_bytes, (off_t)(bytes - has_bytes)))
+        return 0;
+    return errno == EOPNOTSUPP || errno == ENOSYS || errno == EINTR ? 0 : -errno;
+}
+
 int stg_store_rewrite_from(struct stg_store *store, struct stg_copy *copy, int from,
                            uint64_t bytes) {
     stg_auto_fd int fd = stg_store_open(store, copy, O_WRONLY);
-    int error = fd < 0 ? fd : copy_range(from, fd, bytes);
+    int error = fd < 0 ? fd : reserve(fd, copy->bytes, bytes);
 
+    if (!error)
+        error = copy_range(from, fd, bytes);
     if (!error && ftruncate(fd, (off_t)bytes))
         error = -errno;
     if (!error)

@@ -54,6 +54,14 @@ kill_daemon() {
     t_forget_process "$DAEMON"
     umount "$MNT"
 }
+writer_of() { # STAGE_DIR: the process that writes there
+    local process
+    for process in /proc/[0-9]*; do
+        if [ "$(cat "$process/comm" 2>/dev/null)" = stagefs-disk ] && [ "$(readlink "$process/fd/4")" = "$1" ]; then
+            echo "${process##*/}"
+        fi
+    done
+}
 passed_some() { [ "$VARIANT" = pagecache ] || [ "$(disk large_passed)" -ge 2 ]; }
 all_there() { cat "$MNT/two" "$MNT/big" >/dev/null && written && passed_some; }
 damage() { # FILE OFFSET
@@ -193,7 +201,13 @@ mount_fs "$options" || done_testing
 check "all is right after the daemon was killed" same_all
 check "and written" wait_for 20 written
 same "with a file for each" 4 "$(files_kept)"
-unmount_fs
+# What is being written when the daemon is killed is over before another mount has the directory.
+writer=$(writer_of "$stage")
+kill -STOP "$writer"
+kill_daemon
+check_fails "who writes has the directory for as long" flock -n "$stage/lock" true
+kill -CONT "$writer"
+check "and ends then" wait_for 20 flock -n "$stage/lock" true
 check "in order after that" ctl doctor "$stage"
 
 # ---- a disk that gets full ----
