@@ -6,7 +6,8 @@
  * the source's filesystem gives to another file makes another inode; and it is what the source's
  * events name an object by. On a volume without handles it is known by number, type and time of
  * birth. Where one of those is another, the old inode is taken out of the table (`hashed`), and
- * lives on for as long as the kernel knows it.
+ * lives on for as long as the kernel knows it. Few such sources tell the time of birth: so a file
+ * of one name, which is not where it was found before, with another content, is taken for another.
  *
  * uthash would cost 56 bytes an entry, half of what an inode takes here.
  */
@@ -303,6 +304,29 @@ static struct stg_inode *get(const struct identity *id) {
     return inode;
 }
 
+static uint32_t content_of(const struct statx *stx) {
+    uint64_t mtime = (uint64_t)stx->stx_mtime.tv_sec ^ (uint64_t)stx->stx_mtime.tv_nsec << 32;
+
+    return (uint32_t)stg_hash_u64(mtime ^ stg_hash_u64(stx->stx_size)) | 1;
+}
+
+void stg_inode_saw(struct stg_inode *inode, const struct statx *stx) {
+    if (!inode->volume->handles && !S_ISDIR(stx->stx_mode))
+        atomic_store_explicit(&inode->content, content_of(stx), memory_order_relaxed);
+}
+
+/*
+ * Was the number given to another file since? What was renamed behind the mount has another place,
+ * too, but the content that it had.
+ */
+static bool is_another(struct stg_inode *inode, const struct statx *stx, struct stg_inode *parent,
+                       const char *name, uint64_t seen_moves) {
+    uint32_t content = atomic_load_explicit(&inode->content, memory_order_relaxed);
+
+    return stx->stx_nlink == 1 && content && content != content_of(stx) &&
+           !stg_place_may_be(inode, parent, name, seen_moves);
+}
+
 int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, const char *name,
                   uint64_t seen_moves, struct stg_inode **ret_inode) {
     struct stg_file_handle handle;
@@ -313,6 +337,11 @@ int stg_inode_get(int fd, const struct statx *stx, struct stg_inode *parent, con
     if (error)
         return error;
     inode = get(&id);
+    if (inode && !id.volume->handles && name && is_another(inode, stx, parent, name, seen_moves)) {
+        atomic_store(&inode->nameless, true); /* it is found no more */
+        stg_inode_forget(inode, 1);
+        inode = get(&id);
+    }
     if (!inode)
         return -ENOMEM;
     if (!id.volume->handles) {

@@ -67,10 +67,12 @@ struct stg_inode {
     _Atomic bool
         nameless; /* its last name was removed through the mount: who has a name is not it */
     _Atomic uint32_t looked; /* on volumes without handles: a hash of what it was when found last */
-    _Atomic bool listed;     /* a folder was listed with attributes, see coherence.c */
-    _Atomic bool paged;      /* the kernel may have pages of it that were read from the daemon */
-    _Atomic uint8_t on_disk; /* copies of it, see tier.c */
-    _Atomic uint8_t hints;   /* STG_HINT_*, see predict_impl.h */
+    _Atomic uint32_t content; /* the same of its mtime and size, when it was last looked at; 0: not
+                                 yet, or a folder's */
+    _Atomic bool listed;      /* a folder was listed with attributes, see coherence.c */
+    _Atomic bool paged;       /* the kernel may have pages of it that were read from the daemon */
+    _Atomic uint8_t on_disk;  /* copies of it, see tier.c */
+    _Atomic uint8_t hints;    /* STG_HINT_*, see predict_impl.h */
     _Atomic uint32_t name_hash;   /* of its name in `folder` */
     _Atomic uint32_t guessed_kib; /* what a predictor counted for it, see predict.c */
     _Atomic uint32_t recorded;    /* what a recording noted of it, see record.c */
@@ -116,6 +118,9 @@ bool stg_inode_each(void (*visit)(struct stg_inode *inode, void *context), void 
 
 /* How many inodes are known. */
 uint64_t stg_inode_count(void);
+
+/* The object was seen to be that, so that another of the same number can be told from it. */
+void stg_inode_saw(struct stg_inode *inode, const struct statx *stx);
 
 /*
  * The inode of the object behind `fd` (O_PATH is enough; borrowed) that `stx` describes, its

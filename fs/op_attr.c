@@ -33,6 +33,7 @@ static int get_attributes(struct stg_inode *inode, int flags, struct statx *ret_
         (void)stg_live_sync(inode); /* errors are told to who syncs the file */
     if (statx(lent.fd, "", AT_EMPTY_PATH | flags, STG_STATX_MASK, ret_stx))
         return -errno;
+    stg_inode_saw(inode, ret_stx);
     stg_staging_saw(inode, ret_stx);
     return 0;
 }

@@ -71,6 +71,7 @@ static int find(int fd, struct stg_inode *parent, const char *name, uint64_t see
         doubt_descriptors(*ret_inode, ret_stx);
     if (name)
         stg_predict_met(*ret_inode, parent, name);
+    stg_inode_saw(*ret_inode, ret_stx);
     stg_staging_saw(*ret_inode, ret_stx);
     return 0;
 }

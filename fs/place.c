@@ -65,6 +65,17 @@ int stg_place_set(struct stg_inode *inode, struct stg_inode *parent, const char 
     return 0;
 }
 
+bool stg_place_may_be(struct stg_inode *inode, struct stg_inode *parent, const char *name,
+                      uint64_t seen_moves) {
+    bool may_be;
+
+    stg_lock_take(&lock);
+    may_be = !inode->place || is_same(inode->place, parent, name) ||
+             (seen_moves != STG_PLACE_CERTAIN && seen_moves != atomic_load(&moves));
+    stg_lock_drop(&lock);
+    return may_be;
+}
+
 int stg_place_get(struct stg_inode *inode, struct stg_inode **ret_parent, char **ret_name) {
     int error = -ESTALE;
 

@@ -7,6 +7,7 @@
 #ifndef STG_FS_PLACE_H
 #define STG_FS_PLACE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct stg_inode;
@@ -27,6 +28,11 @@ void stg_place_moving(void);
  */
 int stg_place_set(struct stg_inode *inode, struct stg_inode *parent, const char *name,
                   uint64_t seen_moves);
+
+/* Is that where the inode was found before? True, too, where a rename since then may have moved it,
+ * and where nothing is known. */
+bool stg_place_may_be(struct stg_inode *inode, struct stg_inode *parent, const char *name,
+                      uint64_t seen_moves);
 
 /* A copy of the place: `*ret_parent` referenced, `*ret_name` owned. -ESTALE where there is none. */
 int stg_place_get(struct stg_inode *inode, struct stg_inode **ret_parent, char **ret_name);

@@ -175,4 +175,20 @@ head -c 300001 /dev/urandom >"$under/new"
 mv "$under/new" "$under/four"
 check "when it was replaced, it is opened all the same" read_plain "$MNT/four"
 check "and is what it was replaced by" wait_for 10 same_file four
+# Its number may be given to the next file that is made: that is another all the same.
+for round in 1 2 3 4 5; do
+    echo "old$round" >"$under/six"
+    wait_for 10 same_file six
+    echo "new$round" >"$under/new"
+    mv "$under/new" "$under/six"
+    echo another >"$MNT/made$round"
+    content=$(cat "$MNT/six")
+    check "what a file is read as is not what is made then" [ "$content" = "old$round" -o "$content" = "new$round" ]
+    echo "new$round" >"$under/new"
+    mv "$under/new" "$under/six"
+    echo another >"$under/found$round"
+    check "nor" [ "$(cat "$MNT/found$round")" = another ]
+    content=$(cat "$MNT/six")
+    check "what is found there" [ "$content" = "old$round" -o "$content" = "new$round" ]
+done
 done_testing
