@@ -132,11 +132,14 @@ static bool is_locked_by_other(const struct stg_disk *disk) {
 }
 
 /* Where the holder ends, or was killed, what it was writing is waited for. */
-static unsigned patience_ms(const char *holder) {
+static bool is_gone(const char *holder) {
     pid_t process = atoi(holder);
-    bool is_gone = process > 0 && kill(process, 0) && errno == ESRCH;
 
-    return is_gone || strstr(holder, ENDING) ? LOCK_PATIENCE_AT_END_MS : LOCK_PATIENCE_MS;
+    return process > 0 && kill(process, 0) && errno == ESRCH;
+}
+
+static unsigned patience_ms(const char *holder) {
+    return is_gone(holder) || strstr(holder, ENDING) ? LOCK_PATIENCE_AT_END_MS : LOCK_PATIENCE_MS;
 }
 
 static int lock_folder(struct stg_disk *disk) {
@@ -153,8 +156,13 @@ static int lock_folder(struct stg_disk *disk) {
     for (unsigned waited_ms = 0; is_locked_by_other(disk); waited_ms += LOCK_LOOK_MS) {
         (void)read_small(disk->dir_fd, LOCK_NAME, holder, sizeof(holder)); /* or as it was */
         if (waited_ms >= patience_ms(holder)) {
-            stg_error("stage directory %s is in use by process %d; give each mount its own",
-                      disk->path, atoi(holder));
+            if (is_gone(holder))
+                stg_error("stage directory %s is being written to for a mount that was killed; "
+                          "try once more",
+                          disk->path);
+            else
+                stg_error("stage directory %s is in use by process %d; give each mount its own",
+                          disk->path, atoi(holder));
             return -EBUSY;
         }
         (void)usleep(LOCK_LOOK_MS * 1000); /* looked at again */

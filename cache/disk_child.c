@@ -236,7 +236,8 @@ static void settle_in(struct stg_disk *disk, int fd) {
     /* What these do not get is missed at the first use. */
     (void)dup2(kept, CHILD_FD);
     (void)dup2(folder, FOLDER_FD);
-    (void)dup2(lock, LOCK_FD);
+    if (lock < 0 || dup2(lock, LOCK_FD) < 0)
+        (void)close(LOCK_FD); /* which is another; then the lock ends with the daemon */
     (void)close_range(LOCK_FD + 1, UINT_MAX, 0); /* what stays open is not used */
     disk->dir_fd = FOLDER_FD;
     disk->lock_fd = LOCK_FD;

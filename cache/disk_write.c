@@ -222,6 +222,12 @@ static int evict_large_to(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_t
 
 /* ---- what is queued ---- */
 
+/* With that the one file is not kept, and no more than that. Where a disk fails, or is full, all
+ * is. */
+static bool is_of_one_file(int error) {
+    return error > 0 && error != ENOSPC && error != EDQUOT && error != EIO;
+}
+
 /*
  * The entry of a large file that more pieces of it can be added to. 0, with NULL where there is
  * none; or an error of LMDB's or the system's. What cannot go together with that is removed.
@@ -242,7 +248,7 @@ static int find_large(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_total
         return ENOMEM;
     if (!error)
         error = stg_disk_large_is_there(disk, large, &is_there);
-    if (error > 0)
+    if (error > 0 && !is_of_one_file(error))
         return error;
     if (!is_there || stg_disk_large_contradicts(large, offset, work->content, work->content_bytes))
         return stg_disk_remove(disk, txn, totals, key);
@@ -262,12 +268,6 @@ static int write_large(struct stg_disk *disk, MDB_txn *txn, struct stg_disk_tota
     return error
                ? error
                : add_order(disk, txn, totals, class, key, stg_disk_large_cost(large, key.mv_size));
-}
-
-/* With that the one file is not kept, and no more than that. Where a disk fails, or is full, all
- * is. */
-static bool is_of_one_file(int error) {
-    return error > 0 && error != ENOSPC && error != EDQUOT && error != EIO;
 }
 
 /* Puts pieces beside the store. 0, or as find_large(). */

@@ -157,7 +157,7 @@ static bool evict_one(struct stg_cache *cache) {
 }
 
 /* Reserves `cost_bytes` of hot room, by evicting where need be. False where that cannot be. */
-static bool make_room(struct stg_cache *cache, uint64_t cost_bytes) {
+bool stg_reclaim_make_room(struct stg_cache *cache, uint64_t cost_bytes) {
     bool pressed = false;
 
     if (cost_bytes > atomic_load(&cache->hot_budget.limit_bytes))
@@ -178,7 +178,7 @@ int stg_reclaim_keep(struct stg_cache *cache, const void *content, uint64_t byte
     uint64_t cost_bytes = stg_store_cost_bytes(bytes);
     int error;
 
-    if (!make_room(cache, cost_bytes))
+    if (!stg_reclaim_make_room(cache, cost_bytes))
         return -ENOSPC;
     error = stg_store_put(cache->store, content, bytes, ret_copy);
     if (error)
@@ -187,7 +187,7 @@ int stg_reclaim_keep(struct stg_cache *cache, const void *content, uint64_t byte
 }
 
 bool stg_reclaim_take_in(struct stg_cache *cache, const struct stg_copy *copy) {
-    return make_room(cache, stg_store_copy_cost_bytes(copy, copy->bytes));
+    return stg_reclaim_make_room(cache, stg_store_copy_cost_bytes(copy, copy->bytes));
 }
 
 int stg_reclaim_rewrite(struct stg_cache *cache, struct stg_copy *copy, const void *content,
@@ -196,7 +196,7 @@ int stg_reclaim_rewrite(struct stg_cache *cache, struct stg_copy *copy, const vo
     uint64_t new_cost = stg_store_cost_bytes(bytes);
     int error;
 
-    if (new_cost > old_cost && !make_room(cache, new_cost - old_cost))
+    if (new_cost > old_cost && !stg_reclaim_make_room(cache, new_cost - old_cost))
         stg_budget_force(&cache->hot_budget, new_cost - old_cost);
     error = stg_store_rewrite(cache->store, copy, content, bytes);
     /* What the file takes now is at least accounted for, if it could not be rewritten whole. */

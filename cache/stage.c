@@ -506,11 +506,12 @@ int stg_object_write(struct stg_cache *cache, struct stg_object *object, const v
     stg_stage_leave_disk(cache, &object->copy);
     old_cost = stg_store_copy_cost_bytes(&object->copy, object->copy.bytes);
     new_cost = stg_store_copy_cost_bytes(&object->copy, offset + bytes);
-    if (new_cost > old_cost)
+    if (new_cost > old_cost && !stg_reclaim_make_room(cache, new_cost - old_cost))
         stg_budget_force(&cache->hot_budget, new_cost - old_cost);
     error = stg_store_write(cache->store, &object->copy, buffer, bytes, offset);
     if (error && new_cost > old_cost)
         stg_budget_release(&cache->hot_budget, new_cost - old_cost);
+    stg_stage_tell_absent(cache);
     return error;
 }
 
@@ -690,6 +691,15 @@ int stg_object_follow(struct stg_cache *cache, struct stg_object *object) {
             return error;
     }
     return 0;
+}
+
+bool stg_object_needs_refresh(struct stg_cache *cache, struct stg_object *object) {
+    bool needs;
+
+    stg_lock_take(&cache->lock);
+    needs = object->state == STG_STALE && !object->busy && !object->shared;
+    stg_lock_drop(&cache->lock);
+    return needs;
 }
 
 struct stg_object_view stg_object_view(struct stg_cache *cache, struct stg_object *object) {

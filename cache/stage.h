@@ -202,6 +202,9 @@ int stg_object_refresh(struct stg_cache *cache, struct stg_object *object, bool 
  */
 int stg_object_follow(struct stg_cache *cache, struct stg_object *object);
 
+/* Is its copy stale, and nobody at it: neither its writers nor a refresh that is under way? */
+bool stg_object_needs_refresh(struct stg_cache *cache, struct stg_object *object);
+
 /* Waits for a refresh that is under way of a copy that the caller holds. */
 void stg_object_await(struct stg_cache *cache, struct stg_object *object);
 

@@ -151,6 +151,10 @@ void stg_stage_to_disk(struct stg_cache *cache, const struct stg_object *object,
 int stg_reclaim_keep(struct stg_cache *cache, const void *content, uint64_t bytes,
                      struct stg_copy *ret_copy);
 
+/* Reserves so much of the budget, and evicts for it what is not in use. False where there is none.
+ */
+bool stg_reclaim_make_room(struct stg_cache *cache, uint64_t cost_bytes);
+
 /* Reserves room for a copy that is there already. False where there is none. */
 bool stg_reclaim_take_in(struct stg_cache *cache, const struct stg_copy *copy);
 

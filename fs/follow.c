@@ -8,12 +8,13 @@
 
 #include <stdlib.h>
 
-#define THREADS 8
+#define THREADS 16
 #define LENGTH_MAX 256
 #define PATIENCE_NS INT64_C(1000000000)
 
 struct follow {
     struct stg_crew_work work;
+    struct follow *next;       /* of those that are not over; protected by the lock */
     struct stg_object *object; /* referenced */
     bool over;                 /* protected by the lock, as the next */
     bool left;                 /* by who waited: it is freed when it is over */
@@ -21,18 +22,45 @@ struct follow {
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_LINGER);
 static pthread_cond_t any_over = PTHREAD_COND_INITIALIZER;
+static struct follow *begun; /* protected by the lock */
+
+static void remove_locked(const struct follow *follow) {
+    struct follow **link = &begun;
+
+    while (*link != follow)
+        link = &(*link)->next;
+    *link = follow->next;
+}
+
+/* False where somebody has begun that already. */
+static bool add(struct follow *follow) {
+    const struct follow *other;
+
+    stg_lock_take(&lock);
+    other = begun;
+    while (other && other->object != follow->object)
+        other = other->next;
+    if (!other) {
+        follow->next = begun;
+        begun = follow;
+    }
+    stg_lock_drop(&lock);
+    return !other;
+}
 
 static void end(struct stg_crew_work *work) {
     struct follow *follow = (struct follow *)(void *)work;
+    struct stg_object *object = follow->object;
     bool left;
 
-    stg_staging_unref(follow->object);
     stg_lock_take(&lock);
+    remove_locked(follow);
     follow->over = true;
     left = follow->left;
     (void)pthread_cond_broadcast(&any_over); /* cannot fail */
     stg_lock_drop(&lock);
-    if (left)
+    stg_staging_unref(object);
+    if (left) /* else it is freed by whoever waits */
         free(follow);
 }
 
@@ -42,7 +70,7 @@ static void fetch_anew(struct stg_crew_work *work) {
 
     /* Another has done it where it is stale no more; of what cannot be read, what is there stays.
      */
-    if (stg_object_state(cache, object) == STG_STALE)
+    if (stg_object_needs_refresh(cache, object))
         (void)stg_object_refresh(cache, object, false);
     end(work);
 }
@@ -66,18 +94,21 @@ static bool wait_for(struct follow *follow) {
 }
 
 void stg_follow(struct stg_object *object) {
-    struct follow *follow = malloc(sizeof(*follow));
+    struct follow *follow =
+        stg_object_needs_refresh(stg_staging_cache(), object) ? malloc(sizeof(*follow)) : NULL;
 
-    if (!follow) /* with the next look */
+    if (!follow) /* or with the next look */
         return;
     *follow = (struct follow){.object = object};
-    stg_object_ref(stg_staging_cache(), object);
-    if (!stg_crew_push(&crew, &follow->work)) {
-        stg_staging_unref(object);
+    if (!add(follow)) {
         free(follow);
-    } else if (wait_for(follow)) {
-        free(follow);
+        return;
     }
+    stg_object_ref(stg_staging_cache(), object);
+    if (!stg_crew_push(&crew, &follow->work))
+        end(&follow->work);
+    if (wait_for(follow))
+        free(follow);
 }
 
 void stg_follow_stop(void) { stg_crew_stop(&crew); }

@@ -11,7 +11,8 @@ struct stg_object;
 
 /*
  * Has a stale copy fetched anew, and waits for that; for a second at most, after which it goes on
- * without. The caller has a reference to the object, and holds no locks.
+ * without. Where another does that already, where writers have the copy, or where too many are to
+ * be fetched, nothing is done. The caller has a reference to the object, and holds no locks.
  */
 void stg_follow(struct stg_object *object);
 

@@ -65,6 +65,33 @@ static struct stg_object *live_object(struct stg_inode *inode) {
     return object;
 }
 
+/*
+ * The same, and takes the live lock, under which it stays live: the last writer leaves under that,
+ * too. To be given back by drop_live().
+ */
+static struct stg_object *take_live(struct stg_inode *inode) {
+    struct stg_object *object;
+
+    while ((object = live_object(inode))) {
+        struct stg_object *now;
+
+        stg_lock_take(lock_of(inode));
+        now = live_object(inode);
+        if (now)
+            stg_staging_unref(now); /* not the last one where it is the same */
+        if (now == object)
+            return object;
+        stg_lock_drop(lock_of(inode));
+        stg_staging_unref(object);
+    }
+    return NULL;
+}
+
+static void drop_live(struct stg_inode *inode, struct stg_object *object) {
+    stg_lock_drop(lock_of(inode));
+    stg_staging_unref(object);
+}
+
 static struct mapped *find_locked(const struct stg_inode *inode) {
     struct mapped *mapped = list;
 
@@ -151,18 +178,16 @@ static void write_copy_locked(struct stg_inode *inode, struct stg_object *object
 
 ssize_t stg_live_write(struct stg_inode *inode, int fd, const void *buffer, size_t bytes,
                        off_t offset) {
-    struct stg_object *object = live_object(inode);
+    struct stg_object *object = take_live(inode);
     ssize_t put;
 
     if (!object)
         return stg_io_write_whole(fd, buffer, bytes, offset);
-    stg_lock_take(lock_of(inode));
     put = stg_io_write_whole(fd, buffer, bytes, offset);
     if (put > 0)
         write_copy_locked(inode, object, buffer, (size_t)put,
                           where_it_went(fd, (size_t)put, offset));
-    stg_lock_drop(lock_of(inode));
-    stg_staging_unref(object);
+    drop_live(inode, object);
     return put;
 }
 
@@ -201,15 +226,13 @@ static int carry_locked(struct stg_inode *inode, struct stg_object *object) {
 }
 
 int stg_live_sync(struct stg_inode *inode) {
-    struct stg_object *object = live_object(inode);
+    struct stg_object *object = take_live(inode);
     int error;
 
     if (!object)
         return 0;
-    stg_lock_take(lock_of(inode));
     error = carry_locked(inode, object);
-    stg_lock_drop(lock_of(inode));
-    stg_staging_unref(object);
+    drop_live(inode, object);
     return error;
 }
 
@@ -234,19 +257,17 @@ static void renew_locked(struct stg_inode *inode, struct stg_object *object) {
 
 /* A writer may have joined meanwhile, and taken what was there for current. */
 static void renew_if_live(struct stg_inode *inode) {
-    struct stg_object *object = live_object(inode);
+    struct stg_object *object = take_live(inode);
 
     if (!object)
         return;
-    stg_lock_take(lock_of(inode));
     if (!carry_locked(inode, object))
         renew_locked(inode, object);
-    stg_lock_drop(lock_of(inode));
-    stg_staging_unref(object);
+    drop_live(inode, object);
 }
 
 int stg_live_change(struct stg_inode *inode, int (*change)(void *context), void *context) {
-    struct stg_object *object = live_object(inode);
+    struct stg_object *object = take_live(inode);
     int result;
 
     if (!object) {
@@ -255,17 +276,24 @@ int stg_live_change(struct stg_inode *inode, int (*change)(void *context), void 
         renew_if_live(inode);
         return result;
     }
-    stg_lock_take(lock_of(inode));
     result = carry_locked(inode, object);
     if (!result)
         result = change(context);
     renew_locked(inode, object);
-    stg_lock_drop(lock_of(inode));
-    stg_staging_unref(object);
+    drop_live(inode, object);
     return result;
 }
 
 /* ---- mappings ---- */
+
+/* The copy is not its writers' alone any more when the last one leaves: not amid what they do. */
+static void release(struct stg_inode *inode, int flags) {
+    struct stg_object *object = (flags & O_ACCMODE) != O_RDONLY ? take_live(inode) : NULL;
+
+    stg_io_release(inode, flags);
+    if (object)
+        drop_live(inode, object);
+}
 
 /* Can nobody store into the copy any more? Nobody with an open for writing can be there, either. */
 static bool is_unmapped(struct stg_object *object) {
@@ -302,7 +330,7 @@ static bool sweep_one(struct mapped *mapped, bool all) {
     mapped->released -= released;
     stg_lock_drop(&list_lock);
     while (released--)
-        stg_io_release(mapped->inode, O_RDWR);
+        release(mapped->inode, O_RDWR);
     return true;
 }
 
@@ -377,21 +405,19 @@ static int add(struct stg_inode *inode, struct stg_object *object) {
 }
 
 int stg_live_begin(struct stg_inode *inode) {
-    struct stg_object *object = live_object(inode);
+    struct stg_object *object = take_live(inode);
     struct mapped *mapped;
     int error = 0;
 
     if (!object)
         return 0;
-    stg_lock_take(lock_of(inode));
     stg_object_await(stg_staging_cache(), object);
     mapped = find(inode);
     if (!mapped)
         error = add(inode, object);
     else if (mapped->number != live_number(inode))
         error = take_shadow(mapped, object);
-    stg_lock_drop(lock_of(inode));
-    stg_staging_unref(object);
+    drop_live(inode, object);
     return error;
 }
 
@@ -418,7 +444,7 @@ void stg_live_release(struct stg_inode *inode, int flags) {
         stg_staging_unref(object);
     }
     if (!left || !leave_to_sweeper(inode))
-        stg_io_release(inode, flags);
+        release(inode, flags);
 }
 
 int stg_live_start(void) { return stg_sweeper_start(&sweeper); }

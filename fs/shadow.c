@@ -10,9 +10,11 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 /* As much is compared at a time: between the look at a piece and its writing nothing waits. */
 #define PIECE_BYTES ((size_t)64 << 10)
+#define PAGE_BYTES 4096U
 /* As much is read of the source at a time. */
 #define PART_BYTES ((size_t)1 << 20)
 
@@ -62,11 +64,18 @@ static bool lengthen(struct stg_shadow *shadow, uint64_t bytes) {
     return true;
 }
 
+/* What is beyond the end is zero, as in the copy: it may become a part of it again. */
 static void shorten(struct stg_shadow *shadow, uint64_t bytes) {
-    if (!bytes)
+    uint64_t page_end = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+
+    if (bytes >= shadow->bytes)
+        return;
+    if (!bytes) {
         stg_shadow_drop(shadow);
-    else if (bytes < shadow->bytes)
-        (void)lengthen(shadow, bytes); /* it needs nothing, and stays where it is */
+        return;
+    }
+    memset(shadow->content + bytes, 0, page_end - bytes); /* within what is mapped */
+    (void)lengthen(shadow, bytes); /* it needs nothing, and stays where it is */
 }
 
 void stg_shadow_write(struct stg_shadow *shadow, const void *buffer, size_t bytes,
@@ -134,88 +143,120 @@ int stg_shadow_carry(struct stg_shadow *shadow, struct stg_inode *inode,
 
 /* ---- making the copy what the source is ---- */
 
-/* What `fresh` and the shadow differ in goes to the copy. 0 or -errno. */
-static int bring_piece(struct stg_shadow *shadow, struct stg_object *object, const char *fresh,
-                       size_t bytes, uint64_t offset) {
-    size_t count;
+/* The copy of a file that is renewed. */
+struct target {
+    struct stg_object *object;
+    int fd; /* of the copy, for writing */
+};
 
-    for (size_t at = 0; (count = next_difference(fresh, shadow->content + offset, bytes, &at));
-         at += count) {
-        int error = stg_object_write(stg_staging_cache(), object, fresh + at, count, offset + at);
+/*
+ * What the source has otherwise than the shadow goes to the copy, but for what was stored into that
+ * (`piece` is what it has). The shadow, and `piece`, have it then. 0 or -errno.
+ */
+static int bring_piece(struct stg_shadow *shadow, const struct target *target, const char *fresh,
+                       char *piece, size_t bytes, uint64_t offset) {
+    char *old = shadow->content + offset;
+    size_t at = 0;
 
-        if (error)
-            return error;
-        memcpy(shadow->content + offset + at, fresh + at, count);
+    while (at < bytes) {
+        size_t end = at;
+        ssize_t put;
+
+        while (end < bytes && fresh[end] != old[end] && piece[end] == old[end])
+            end++;
+        if (end == at) {
+            at++;
+            continue;
+        }
+        put = stg_io_write_whole(target->fd, fresh + at, end - at, (off_t)(offset + at));
+        if (put < 0)
+            return (int)put;
+        memcpy(old + at, fresh + at, (size_t)put);
+        memcpy(piece + at, fresh + at, (size_t)put);
+        at += (size_t)put;
     }
     return 0;
 }
 
+/* What the copy did not have yet. */
+static int append_piece(struct stg_shadow *shadow, const struct target *target, const char *fresh,
+                        size_t bytes, uint64_t offset) {
+    int error =
+        bytes ? stg_object_write(stg_staging_cache(), target->object, fresh, bytes, offset) : 0;
+
+    if (!error)
+        stg_shadow_write(shadow, fresh, bytes, offset);
+    return error;
+}
+
 /*
- * Makes a piece of the copy what the source has, which is `fresh` but for what was stored; that
+ * Makes a piece of the copy what the source has, which is `fresh`; then what was stored into it
  * goes to the source. `piece` is room for as much.
  */
-static int renew_piece(struct stg_shadow *shadow, struct source *source, struct stg_object *object,
-                       char *fresh, char *piece, size_t bytes, uint64_t offset) {
+static int renew_piece(struct stg_shadow *shadow, struct source *source,
+                       const struct target *target, const char *fresh, char *piece, size_t bytes,
+                       uint64_t offset) {
     uint64_t known = shadow->bytes > offset ? shadow->bytes - offset : 0;
-    ssize_t got = known ? read_copy(object, piece, known < bytes ? known : bytes, offset) : 0;
-    size_t count;
+    ssize_t got =
+        known ? read_copy(target->object, piece, known < bytes ? known : bytes, offset) : 0;
     int error;
 
     if (got < 0)
         return (int)got;
-    for (size_t at = 0;
-         (count = next_difference(piece, shadow->content + offset, (size_t)got, &at)); at += count)
-        memcpy(fresh + at, piece + at, count);
-    error = carry_piece(shadow, source, piece, (size_t)got, offset);
+    error = bring_piece(shadow, target, fresh, piece, (size_t)got, offset);
     if (!error)
-        error = bring_piece(shadow, object, fresh, (size_t)got, offset);
-    if (!error && (size_t)got < bytes) { /* what the copy did not have yet */
-        error = stg_object_write(stg_staging_cache(), object, fresh + got, bytes - (size_t)got,
-                                 offset + (uint64_t)got);
-        if (!error)
-            stg_shadow_write(shadow, fresh + got, bytes - (size_t)got, offset + (uint64_t)got);
-    }
-    return error;
+        error =
+            append_piece(shadow, target, fresh + got, bytes - (size_t)got, offset + (uint64_t)got);
+    return error ? error : carry_piece(shadow, source, piece, (size_t)got, offset);
+}
+
+/* Of a file that is longer than may be staged nothing is fetched. */
+static int check_size(const struct target *target, int from) {
+    uint64_t hot_bytes = stg_cache_usage(stg_staging_cache()).hot_limit_bytes;
+    uint64_t copy_bytes = stg_object_copy(target->object)->bytes;
+    struct stat info;
+
+    if (fstat(from, &info))
+        return -errno;
+    return (uint64_t)info.st_size > (copy_bytes > hot_bytes ? copy_bytes : hot_bytes) ? -EFBIG : 0;
 }
 
 /* All that the source has. 0 or -errno, and where it ends. */
 static int renew_content(struct stg_shadow *shadow, struct source *source,
-                         struct stg_object *object, int from, uint64_t *ret_bytes) {
+                         const struct target *target, int from, uint64_t *ret_bytes) {
     stg_auto_free char *fresh = malloc(PART_BYTES);
     stg_auto_free char *piece = malloc(PIECE_BYTES);
-    uint64_t hot_bytes = stg_cache_usage(stg_staging_cache()).hot_limit_bytes;
-    uint64_t copy_bytes = stg_object_copy(object)->bytes;
-    uint64_t limit_bytes = copy_bytes > hot_bytes ? copy_bytes : hot_bytes;
-    ssize_t got = fresh && piece ? 1 : -ENOMEM;
+    int error = fresh && piece ? check_size(target, from) : -ENOMEM;
+    ssize_t got = 1;
     uint64_t at = 0;
 
-    while (got > 0) {
-        int error = 0;
-
+    while (!error && got > 0) {
         got = stg_io_read_whole(from, fresh, PART_BYTES, (off_t)at);
-        if (got > 0 && at + (uint64_t)got > limit_bytes)
-            return -EFBIG;
-        for (size_t done = 0; got > 0 && done < (size_t)got && !error; done += PIECE_BYTES) {
-            size_t left = (size_t)got - done;
+        for (ssize_t done = 0; done < got && !error; done += (ssize_t)PIECE_BYTES) {
+            size_t left = (size_t)(got - done);
 
-            error = renew_piece(shadow, source, object, fresh + done, piece,
-                                left < PIECE_BYTES ? left : PIECE_BYTES, at + done);
+            error = renew_piece(shadow, source, target, fresh + done, piece,
+                                left < PIECE_BYTES ? left : PIECE_BYTES, at + (uint64_t)done);
         }
-        if (error)
-            return error;
         at += got > 0 ? (uint64_t)got : 0;
     }
     *ret_bytes = at;
-    return (int)got;
+    return error ? error : (int)got;
 }
 
 int stg_shadow_renew(struct stg_shadow *shadow, struct stg_inode *inode,
                      struct stg_object *object) {
     struct source source = {.inode = inode, .fd = -1};
+    struct target target = {.object = object};
     stg_auto_fd int from = stg_inode_open(inode, O_RDONLY | O_NONBLOCK);
+    stg_auto_fd int to =
+        stg_store_open(stg_cache_store(stg_staging_cache()), stg_object_copy(object), O_WRONLY);
     uint64_t bytes = 0;
-    int error = from < 0 ? from : renew_content(shadow, &source, object, from, &bytes);
+    int error = from < 0 ? from : to < 0 ? to : 0;
 
+    target.fd = to;
+    if (!error)
+        error = renew_content(shadow, &source, &target, from, &bytes);
     stg_fd_close(source.fd);
     if (!error && bytes < stg_object_copy(object)->bytes)
         error = stg_object_shorten(stg_staging_cache(), object, bytes);

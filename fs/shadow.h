@@ -33,9 +33,9 @@ int stg_shadow_carry(struct stg_shadow *shadow, struct stg_inode *inode, struct 
 /*
  * The source was changed otherwise than by its writers: makes the copy what that is, but for what
  * is stored into the copy meanwhile, which goes to the source. The copy is written where it has to
- * be another, and no more: so a store at the same time is lost only where it meets that byte within
- * some microseconds. Returns 0 or -errno, and part of it may be what it was: -EFBIG for more than
- * is staged.
+ * be another, and no more: so a store at the same time is lost only where it meets that byte
+ * between the look at it and its writing, which nothing but the comparison of a piece comes
+ * between. Returns 0 or -errno, and part of it may be what it was: -EFBIG for more than is staged.
  */
 int stg_shadow_renew(struct stg_shadow *shadow, struct stg_inode *inode, struct stg_object *object);
 

@@ -74,6 +74,7 @@ mkdir -p "$under"
 for name in one two three four five; do
     head -c 300001 /dev/urandom >"$under/$name"
 done
+head -c 4000 /dev/zero | tr '\0' A >"$under/all"
 find "$under" -exec touch -h -d '2 hours ago' {} +
 mount_slow latency_us=300
 mount_fs predict=none,threshold=10M || done_testing
@@ -114,6 +115,24 @@ check "a store after all that" tell "150000 after"
 check "reaches the source" wait_for 10 has "$under/one" 150000 after
 end_mapping
 check "without the writer the copy is that of the source" same_open 7 one
+exec 7<&-
+
+# What was cut off is zero when it is a part of the file again, also to who compares.
+store_where_it_was_cut() { # FILE
+    python3 -c '
+import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+stores = mmap.mmap(fd, 0)
+os.ftruncate(fd, 100)
+os.pwrite(fd, b"end", 3000)
+stores[500:504] = b"AAAA"
+os.fsync(fd)' "$1"
+}
+exec 7<"$MNT/all"
+check "a file of one letter is staged" is_staged all
+check "it is cut, made longer, and that letter stored" store_where_it_was_cut "$MNT/all"
+check "which reaches the source" has "$under/all" 500 AAAA
+check "and is read" same_open 7 all
 exec 7<&-
 
 # ---- changes of the source, once the writers are gone ----
