@@ -16,6 +16,7 @@
 #include "fs/catalog.h"
 #include "fs/fdcache.h"
 #include "fs/folders.h"
+#include "fs/given.h"
 #include "fs/held.h"
 #include "fs/kernel_abi.h"
 #include "fs/linger.h"
@@ -171,6 +172,7 @@ static struct kept free_inode(struct stg_inode *inode) {
     stg_held_drop(inode);
     stg_folders_drop(inode);
     stg_listing_free(inode);
+    stg_given_free(inode);
     stg_catalog_free(inode);
     stg_fd_close(inode->pinned_fd);
     kept = (struct kept){{stg_predict_free(inode), stg_place_free(inode)}};
@@ -557,6 +559,7 @@ static void free_list(struct stg_inode *inode) {
         stg_held_drop(inode);
         stg_folders_drop(inode);
         stg_listing_free(inode);
+        stg_given_free(inode);
         stg_catalog_free(inode);
         stg_place_discard(inode);
         stg_staging_free(inode);

@@ -23,6 +23,7 @@
 struct file_handle;
 struct stg_folder;
 struct stg_folder_watch;
+struct stg_given;
 struct stg_listing;
 struct stg_place;
 struct stg_staged;
@@ -41,6 +42,7 @@ struct stg_inode {
     _Atomic uint64_t size_bytes;         /* when it was last looked at; a guess */
     _Atomic(struct stg_folder_watch *) folder_watch; /* of a folder, see folders.h */
     _Atomic(struct stg_listing *) listing; /* of a folder; the rest under listing.c's lock */
+    _Atomic(struct stg_given *) given;     /* of a folder; the rest under given.c's lock */
     _Atomic(struct stg_folder *) kept;     /* of a folder, set once; see catalog.h */
     _Atomic(struct stg_inode *) folder;    /* set once: where it was found first, referenced;
                                               on remote volumes, see predict.h */

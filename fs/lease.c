@@ -21,6 +21,7 @@
 #include "fs/lease.h"
 
 #include "fs/coherence.h"
+#include "fs/given.h"
 #include "fs/lease_tell.h"
 #include "fs/listing.h"
 #include "fs/notify.h"
@@ -344,6 +345,20 @@ void stg_lease_renamed(struct stg_inode *from, const char *name, struct stg_inod
         (void)stg_notify_names();
 }
 
+bool stg_lease_may(struct stg_inode *folder) { return may_lease(folder); }
+
+bool stg_lease_listing(struct stg_inode *folder) {
+    bool leased;
+
+    if (!may_lease(folder))
+        return false;
+    stg_lock_take(&lock);
+    leased = !suspended && !stopping &&
+             lease_folder_locked(folder, true, stg_clock_monotonic_ns() + lease_ns() + TAKEN_NS);
+    stg_lock_drop(&lock);
+    return leased;
+}
+
 uint64_t stg_lease_count(void) {
     uint64_t now;
 
@@ -411,19 +426,24 @@ static void note_followed(struct lease *lease) {
     stg_lock_drop(&lock);
 }
 
-/* Reads the folder of names that are not there. */
+/* Reads a folder that was listed, or has names that are not there. */
 static void read_folder(const struct chunk *chunk) {
     struct stg_inode *folder = chunk->leases[0]->folder;
     bool known = stg_inode_is_known(folder);
     bool same = known && stg_listing_is_same(folder);
     struct stg_listing_look *listing = known && !same ? stg_listing_look(folder) : NULL;
+    bool seen = same || listing;
 
-    for (size_t i = 0; i < chunk->count; i++)
-        if (!same && (!listing || stg_listing_look_has(listing, chunk->leases[i]->name)))
-            end_absence(chunk->leases[i]);
-        else if (!*chunk->leases[i]->name)
-            note_followed(chunk->leases[i]);
+    for (size_t i = 0; i < chunk->count; i++) {
+        struct lease *lease = chunk->leases[i];
+
+        if (!*lease->name && seen)
+            note_followed(lease);
+        else if (!seen || (!same && stg_listing_look_has(listing, lease->name)))
+            end_absence(lease);
+    }
     stg_listing_look_end(listing);
+    stg_given_check(folder, seen);
 }
 
 static void look_at_absence(struct lease *lease, int fd) {
@@ -524,6 +544,8 @@ static void free_leases(struct lease *lease) {
     while (lease) {
         struct lease *next = lease->next;
 
+        if (!*lease->name)
+            stg_given_check(lease->folder, false); /* nobody looks at it any more */
         if (lease->inode)
             stg_inode_unref(lease->inode);
         stg_inode_unref(lease->folder);

@@ -52,6 +52,15 @@ double stg_lease_absent_s(struct stg_inode *folder, const char *name, double kee
  */
 double stg_lease_attr_timeout_s(struct stg_inode *inode, const struct statx *stx, double timeout_s);
 
+/* May names of the folder, and its listing, be leased at all? */
+bool stg_lease_may(struct stg_inode *folder);
+
+/*
+ * The folder is listed, and what it has is looked at with each round for as long as a lease is good
+ * (given.h). False where there is no time for that.
+ */
+bool stg_lease_listing(struct stg_inode *folder);
+
 /* How many there are. */
 uint64_t stg_lease_count(void);
 

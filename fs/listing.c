@@ -50,7 +50,10 @@ struct stg_listing {
     int64_t looked_ns;     /* when it was read for a look; 0: that does not tell */
     uint64_t look_sum;     /* a hash of what was read then */
     unsigned believed;     /* looks since, by the times alone */
-    bool refreshing;       /* it is queued to be read, or is being read, before its time is over */
+    uint64_t sum;          /* of all that it had at `sum_ns` */
+    int64_t sum_ns;        /* monotonic; 0: never seen */
+    uint64_t sum_generation;
+    bool refreshing; /* it is queued to be read, or is being read, before its time is over */
 };
 
 struct refresh {
@@ -62,6 +65,8 @@ static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
 static _Atomic uint64_t generation;
 static atomic_uint lies; /* folders that had other names, and the times of before */
 static atomic_bool ending;
+
+uint64_t stg_listing_generation(void) { return atomic_load(&generation); }
 
 static uint64_t hash_of(const char *name) { return stg_hash_bytes(name, strlen(name), 0); }
 
@@ -135,13 +140,18 @@ bool stg_listing_lacks(struct stg_inode *folder, const char *name, double *ret_l
 /* ---- reading ---- */
 
 struct names {
-    uint64_t *hashes;
+    uint64_t *hashes; /* sorted once all were read */
+    uint64_t sum;
     size_t count;
     size_t room;
     char probe[256]; /* one of the names with its letters turned; "": none was fit for it */
 };
 
-static bool add_name(struct names *names, const char *name) {
+uint64_t stg_listing_hash(const char *name, unsigned char type) {
+    return stg_hash_bytes(name, strlen(name), type + UINT64_C(1));
+}
+
+static bool add_name(struct names *names, const char *name, unsigned char type) {
     if (names->count == names->room) {
         size_t room = names->room ? names->room * 2 : 256;
         uint64_t *more = room > NAMES_MAX ? NULL : reallocarray(names->hashes, room, sizeof(*more));
@@ -152,6 +162,7 @@ static bool add_name(struct names *names, const char *name) {
         names->room = room;
     }
     names->hashes[names->count++] = hash_of(name);
+    names->sum += stg_listing_hash(name, type);
     if (!*names->probe && !stg_name_turn_case(name, names->probe))
         *names->probe = '\0';
     return true;
@@ -167,10 +178,10 @@ static bool tells_case(int fd, const struct names *names) {
 }
 
 /*
- * True where all names were read, and can be relied on; `names->hashes` is the caller's. `tells`:
- * they could be before.
+ * True where all names were read; `names->hashes` is the caller's. In `*tells`: could they be
+ * relied on before; and can they.
  */
-static bool read_names(struct stg_inode *folder, bool tells, struct names *names) {
+static bool read_names(struct stg_inode *folder, bool *tells, struct names *names) {
     int fd = stg_inode_open(folder, O_RDONLY | O_DIRECTORY);
     DIR *stream = fd < 0 ? NULL : fdopendir(fd);
     const struct dirent *entry;
@@ -182,12 +193,12 @@ static bool read_names(struct stg_inode *folder, bool tells, struct names *names
     }
     errno = 0;
     while (complete && (entry = readdir(stream)))
-        complete = add_name(names, entry->d_name) && !atomic_load(&ending);
+        complete = add_name(names, entry->d_name, entry->d_type) && !atomic_load(&ending);
     /* One that lists not even itself is gone. */
     complete = complete && !errno && names->count;
     if (complete) {
         qsort(names->hashes, names->count, sizeof(*names->hashes), compare);
-        complete = tells || tells_case(fd, names);
+        *tells = *tells || tells_case(fd, names);
     }
     (void)closedir(stream); /* read-only */
     return complete;
@@ -241,12 +252,24 @@ static bool begin(struct stg_inode *folder, enum reason why, struct stg_listing 
     return begins;
 }
 
-/* A reading that began with `then` is over. */
-static void end_locked(struct stg_listing *listing, const struct stg_listing *then, bool complete) {
+static void note_sum_locked(struct stg_listing *listing, uint64_t sum, int64_t at_ns,
+                            uint64_t seen_generation) {
+    if (listing->sum_ns > at_ns)
+        return;
+    listing->sum = sum;
+    listing->sum_ns = at_ns;
+    listing->sum_generation = seen_generation;
+}
+
+/* A reading that began with `then` is over. `names`: what was read, NULL: not all of it. */
+static void end_locked(struct stg_listing *listing, const struct stg_listing *then,
+                       const struct names *names, bool tells) {
     listing->took_ns = stg_clock_monotonic_ns() - then->read_ns;
-    listing->tells = complete;
-    if (!complete)
+    listing->tells = names && tells;
+    if (!listing->tells)
         listing->not_before_ns = stg_clock_monotonic_ns() + AGAIN_NS;
+    if (names)
+        note_sum_locked(listing, names->sum, then->read_ns, then->generation);
 }
 
 /* What that has read is answered from, unless it was late; returns hashes that are to be freed. */
@@ -267,18 +290,19 @@ static void read_if_due(struct stg_inode *folder, enum reason why) {
     struct names names = {0};
     struct stg_listing then;
     struct stg_listing *listing = folder->listing;
+    bool tells = false;
     bool complete;
 
     if (!is_for(folder) || !begin(folder, why, &then))
         return;
-    complete = read_names(folder, false, &names);
+    complete = read_names(folder, &tells, &names);
     stg_lock_take(&lock);
     listing = folder->listing;
     listing->reading = false;
     listing->refreshing = listing->refreshing && why == EXPIRES;
     listing->lookups = 0;
-    end_locked(listing, &then, complete);
-    if (complete)
+    end_locked(listing, &then, complete ? &names : NULL, tells);
+    if (listing->tells)
         names.hashes = take_locked(listing, &then, names.hashes, names.count);
     stg_lock_drop(&lock);
     free(names.hashes);
@@ -288,6 +312,7 @@ static void read_if_due(struct stg_inode *folder, enum reason why) {
 
 struct stg_listing_look {
     struct names names;
+    bool tells;
 };
 
 bool stg_listing_may_tell(struct stg_inode *folder, const char *name) {
@@ -321,6 +346,7 @@ static uint64_t times_of(struct stg_inode *folder) {
 
 bool stg_listing_is_same(struct stg_inode *folder) {
     struct stg_listing *listing = folder->listing;
+    uint64_t seen_generation = atomic_load(&generation);
     int64_t now_ns = stg_clock_monotonic_ns();
     uint64_t times = times_of(folder);
     bool same;
@@ -333,6 +359,8 @@ bool stg_listing_is_same(struct stg_inode *folder) {
     same = times && times_tell_locked(listing) && listing->believed < BELIEVED_MAX &&
            atomic_load(&lies) < LIES_MAX;
     listing->believed += same;
+    if (same && listing->sum_ns)
+        note_sum_locked(listing, listing->sum, now_ns, seen_generation);
     if (same && listing->hashes && listing->read_ns < now_ns)
         listing->read_ns = now_ns; /* it is not older than that look */
     stg_lock_drop(&lock);
@@ -378,16 +406,17 @@ struct stg_listing_look *stg_listing_look(struct stg_inode *folder) {
     then.read_ns = stg_clock_monotonic_ns();
     then.generation = atomic_load(&generation);
     stg_lock_drop(&lock);
-    complete = read_names(folder, then.tells, &look->names);
+    look->tells = then.tells;
+    complete = read_names(folder, &look->tells, &look->names);
     times = complete ? times_of(folder) : 0;
     stg_lock_take(&lock);
-    end_locked(folder->listing, &then, complete);
-    if (complete) {
+    end_locked(folder->listing, &then, complete ? &look->names : NULL, look->tells);
+    if (complete)
         note_look_locked(folder->listing, &then, &look->names, times);
-        share_locked(folder->listing, &then, &look->names);
-    } else {
+    else
         folder->listing->looked_ns = 0;
-    }
+    if (folder->listing->tells)
+        share_locked(folder->listing, &then, &look->names);
     stg_lock_drop(&lock);
     if (complete)
         return look;
@@ -398,13 +427,36 @@ struct stg_listing_look *stg_listing_look(struct stg_inode *folder) {
 bool stg_listing_look_has(const struct stg_listing_look *look, const char *name) {
     uint64_t hash = hash_of(name);
 
-    return bsearch(&hash, look->names.hashes, look->names.count, sizeof(hash), compare);
+    return !look->tells ||
+           bsearch(&hash, look->names.hashes, look->names.count, sizeof(hash), compare);
 }
 
 void stg_listing_look_end(struct stg_listing_look *look) {
     if (look)
         free(look->names.hashes);
     free(look);
+}
+
+bool stg_listing_sum(struct stg_inode *folder, struct stg_listing_sum *ret_sum) {
+    bool seen = false;
+
+    if (!folder->listing)
+        return false;
+    stg_lock_take(&lock);
+    if (folder->listing->sum_ns && folder->listing->sum_generation == atomic_load(&generation)) {
+        *ret_sum = (struct stg_listing_sum){folder->listing->sum, folder->listing->sum_ns};
+        seen = true;
+    }
+    stg_lock_drop(&lock);
+    return seen;
+}
+
+void stg_listing_note_sum(struct stg_inode *folder, uint64_t sum, int64_t at_ns,
+                          uint64_t seen_generation) {
+    stg_lock_take(&lock);
+    if (listing_locked(folder))
+        note_sum_locked(folder->listing, sum, at_ns, seen_generation);
+    stg_lock_drop(&lock);
 }
 
 void stg_listing_asked(struct stg_inode *folder) { read_if_due(folder, ASKED); }

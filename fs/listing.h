@@ -34,7 +34,7 @@ void stg_listing_read(struct stg_inode *folder);
  */
 bool stg_listing_may_tell(struct stg_inode *folder, const char *name);
 
-/* What a folder has at one moment: of names for which the above is true. */
+/* What a folder has at one moment. */
 struct stg_listing_look;
 
 /*
@@ -44,10 +44,30 @@ struct stg_listing_look;
  */
 bool stg_listing_is_same(struct stg_inode *folder);
 
-/* Reads the folder, waiting for nobody else's reading; NULL where that does not tell. */
+/* Reads the folder, waiting for nobody else's reading; NULL where not all of it could be read. */
 struct stg_listing_look *stg_listing_look(struct stg_inode *folder);
+/* True where that cannot be told of the folder's names, too. */
 bool stg_listing_look_has(const struct stg_listing_look *look, const char *name);
 void stg_listing_look_end(struct stg_listing_look *look);
+
+/* All that a folder has, with its type, as one number; and when that was seen (monotonic). */
+struct stg_listing_sum {
+    uint64_t sum;
+    int64_t at_ns;
+};
+
+/* What an entry adds to that. */
+uint64_t stg_listing_hash(const char *name, unsigned char type);
+
+/* What was seen of the folder, by whoever has read it; false: nothing that is still good. */
+bool stg_listing_sum(struct stg_inode *folder, struct stg_listing_sum *ret_sum);
+
+/* Somebody has read all of the folder from `at_ns` on, when this was the generation. */
+void stg_listing_note_sum(struct stg_inode *folder, uint64_t sum, int64_t at_ns,
+                          uint64_t generation);
+
+/* It is another after stg_listing_doubt_all(). */
+uint64_t stg_listing_generation(void);
 
 /* Ends the threads that read folders anew, and readings by others that are going on. */
 void stg_listing_stop(void);

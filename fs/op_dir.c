@@ -12,11 +12,15 @@
  * Of a folder that the catalog has the source is not opened, and an offset is the number of the
  * next entry: the folder itself, the one above it, and then in the order of the source. That is why
  * folders are not opened without telling then: a listing goes on as it was begun.
+ *
+ * Of a folder whose listing the kernel keeps, and may go on with (given.h), the source is opened
+ * when something is asked for after all.
  */
 #include "fs/ops.h"
 
 #include "fs/catalog.h"
 #include "fs/coherence.h"
+#include "fs/given.h"
 #include "fs/listing.h"
 #include "fs/names.h"
 #include "fs/notify.h"
@@ -38,9 +42,10 @@ struct dir_handle {
     struct dir_handle **link;
     struct stg_lock lock;
     struct stg_inode *folder;      /* constant */
-    int fd;                        /* -1: what is kept is listed; protected by lock, as all below */
-    const struct stg_folder *kept; /* the folder's own */
-    off_t position;                /* of the entry at `next` */
+    int fd;                        /* -1: not open yet; protected by lock, as all below */
+    const struct stg_folder *kept; /* the folder's own, which is listed instead of the source */
+    struct stg_giving giving;
+    off_t position; /* of the entry at `next` */
     size_t next;
     size_t filled;
     size_t room; /* constant: how much is read at once */
@@ -74,14 +79,18 @@ static void unlist_handle(struct dir_handle *handle) {
 }
 
 static void free_handle(struct dir_handle *handle) {
+    stg_given_end(handle->folder, &handle->giving, false);
     unlist_handle(handle);
     stg_fd_close(handle->fd);
     stg_lock_fini(&handle->lock);
     free(handle);
 }
 
-/* Opens the folder; `room` bytes of it are read at once. 0 or -errno. */
-static int new_handle(fuse_req_t req, struct stg_inode *inode, size_t room,
+/*
+ * Opens the folder, unless it is `known`: the kernel keeps its listing. `room` bytes of it are read
+ * at once. 0 or -errno.
+ */
+static int new_handle(fuse_req_t req, struct stg_inode *inode, bool known, size_t room,
                       struct dir_handle **ret_handle) {
     struct dir_handle *handle = malloc(sizeof(*handle));
     const struct stg_folder *kept = stg_catalog_folder(inode);
@@ -89,15 +98,16 @@ static int new_handle(fuse_req_t req, struct stg_inode *inode, size_t room,
 
     if (!handle)
         return -ENOMEM;
-    if (!kept)
+    if (!kept && !known)
         fd = stg_primer_asks(req) ? -EAGAIN : stg_inode_open(inode, O_RDONLY | O_DIRECTORY);
-    if (!kept && fd < 0) {
+    if (!kept && !known && fd < 0) {
         free(handle);
         return fd;
     }
     handle->fd = fd;
     handle->kept = kept;
     handle->folder = inode;
+    handle->giving = (struct stg_giving){0};
     handle->position = 0;
     handle->next = handle->filled = 0;
     handle->room = room;
@@ -117,6 +127,8 @@ static bool may_be_kept(void) {
 }
 
 void stg_op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
+    struct stg_inode *inode = stg_inode_of(nodeid);
+    bool is_current = stg_given_is_current(inode);
     struct dir_handle *handle;
     int error;
 
@@ -124,13 +136,14 @@ void stg_op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi
         stg_reply_result(req, -ENOSYS);
         return;
     }
-    error = new_handle(req, stg_inode_of(nodeid), DIR_BUFFER_BYTES, &handle);
+    error = new_handle(req, inode, is_current, DIR_BUFFER_BYTES, &handle);
     if (error) {
         stg_reply_result(req, error);
         return;
     }
     fi->fh = (uintptr_t)handle;
-    fi->cache_readdir = fi->keep_cache = may_be_kept();
+    fi->keep_cache = is_current || may_be_kept();
+    fi->cache_readdir = fi->keep_cache || stg_given_is_for(inode);
     if (fuse_reply_open(req, fi) == -ENOENT)
         free_handle(handle);
 }
@@ -178,18 +191,34 @@ static void advance_locked(struct dir_handle *handle, const struct dirent64 *ent
     handle->next += entry->d_reclen;
 }
 
-/* From its beginning on a folder is listed as it is now. 0 or -errno. */
-static int leave_kept_locked(struct dir_handle *handle) {
-    int fd;
+static int open_locked(struct dir_handle *handle) {
+    int fd = stg_inode_open(handle->folder, O_RDONLY | O_DIRECTORY);
 
-    if (!handle->kept || handle->kept == stg_catalog_folder(handle->folder))
-        return 0;
-    fd = stg_inode_open(handle->folder, O_RDONLY | O_DIRECTORY);
     if (fd < 0)
         return fd;
     handle->fd = fd;
     handle->kept = NULL;
     return 0;
+}
+
+/* From its beginning on a folder is listed as it is now. 0 or -errno. */
+static int leave_kept_locked(struct dir_handle *handle) {
+    return !handle->kept || handle->kept == stg_catalog_folder(handle->folder)
+               ? 0
+               : open_locked(handle);
+}
+
+/*
+ * Goes to where another listing of the folder was, which the kernel has kept the beginning of: from
+ * the front, as sshfs 3.7 ends itself where a folder is read from the middle that was just opened.
+ */
+static int skip_locked(struct dir_handle *handle, off_t offset) {
+    struct dirent64 *entry;
+    int result = 1;
+
+    while (handle->position != offset && (result = peek_locked(handle, &entry)) == 1)
+        advance_locked(handle, entry);
+    return result < 0 ? result : 0;
 }
 
 static int seek_locked(struct dir_handle *handle, off_t offset) {
@@ -200,10 +229,18 @@ static int seek_locked(struct dir_handle *handle, off_t offset) {
     /* 0 is always a rewind: it must show what has changed since. */
     if (offset == handle->position && offset)
         return 0;
+    stg_given_end(handle->folder, &handle->giving, false);
+    if (!handle->kept && handle->fd < 0) {
+        error = open_locked(handle);
+        if (error || offset)
+            return error ? error : skip_locked(handle, offset);
+    }
     if (!handle->kept && lseek(handle->fd, offset, SEEK_SET) < 0)
         return -errno;
     handle->position = offset;
     handle->next = handle->filled = 0;
+    if (!offset && !handle->kept)
+        stg_given_begin(handle->folder, &handle->giving);
     return 0;
 }
 
@@ -268,8 +305,8 @@ static size_t room_for(size_t size, bool plus) {
 }
 
 /* A folder that is gone is not there for who has it open, either: getdents(2) says ENOENT. */
-static int of_removed(const struct fuse_file_info *fi, int error) {
-    return !fi->fh && (error == -ESTALE || error == -EINVAL) ? -ENOENT : error;
+static int of_removed(bool opened_late, int error) {
+    return opened_late && (error == -ESTALE || error == -EINVAL) ? -ENOENT : error;
 }
 
 static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
@@ -280,22 +317,28 @@ static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
     struct listing listing = {req, stg_inode_of(nodeid), buffer, size, 0, plus};
     struct dirent64 *entry = NULL;
     int result = buffer ? 0 : -ENOMEM;
+    bool opens = !handle; /* the folder, only now */
     bool doubted;
 
     /* What is not kept any more is left to who needs it. */
     if (!result && stg_primer_asks(req) && !stg_catalog_folder(listing.inode))
         result = -EAGAIN;
     if (!result && !handle)
-        result = new_handle(req, listing.inode, room_for(size, plus), &handle);
+        result = new_handle(req, listing.inode, false, room_for(size, plus), &handle);
     if (result) {
-        stg_reply_result(req, of_removed(fi, result));
+        stg_reply_result(req, of_removed(opens, result));
         return;
     }
     stg_lock_take(&handle->lock);
+    opens = opens || (handle->fd < 0 && !handle->kept);
     result = seek_locked(handle, offset);
     if (!result) {
-        while ((result = peek_locked(handle, &entry)) == 1 && add_entry(&listing, entry))
+        while ((result = peek_locked(handle, &entry)) == 1 && add_entry(&listing, entry)) {
+            stg_given_entry(&handle->giving, entry);
             advance_locked(handle, entry);
+        }
+        if (result <= 0)
+            stg_given_end(handle->folder, &handle->giving, !result);
     }
     stg_lock_drop(&handle->lock);
     if (!fi->fh)
@@ -308,7 +351,7 @@ static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
     if (doubted)
         stg_inode_ref(listing.inode); /* the kernel may forget it once it is answered */
     if (result < 0 && !listing.used)
-        stg_reply_result(req, of_removed(fi, result));
+        stg_reply_result(req, of_removed(opens, result));
     else
         (void)fuse_reply_buf(req, buffer, listing.used); /* interrupts are off: it is taken */
     if (doubted) {
