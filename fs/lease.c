@@ -49,7 +49,7 @@
 #define CHUNK 32 /* objects that one thread looks at in one go, at most */
 /* Until the kernel has taken an answer, from when on it counts. */
 #define TAKEN_NS INT64_C(1000000000)
-#define FIRST_CAPACITY 256
+#define FIRST_CAPACITY 4096
 #define GROWTH 4 /* from one round to the next, at most: those that come may be slower */
 #define MARGIN 2 /* so many times as long a round may take as it is expected to */
 #define LAST_CAPACITY 100000
@@ -69,6 +69,7 @@ struct lease {
     bool again;               /* attributes are told with the next round, whatever is seen */
     bool followed;            /* a folder that was read with a round, and is with each */
     bool differed;            /* the name was told, and not leased since: over when told again */
+    uint32_t looked;          /* the last round that has looked at it */
 
     bool over;   /* of no use any more */
     char name[]; /* constant */
@@ -88,6 +89,7 @@ static uint64_t count;      /* all of them */
 static uint64_t free_count; /* of them those that cost no request: the folder's reading tells */
 static uint64_t capacity = FIRST_CAPACITY; /* of the others */
 static uint64_t round_left;                /* chunks of the round that were not looked at */
+static uint32_t round_number;              /* of the one that goes on, or the last */
 static int64_t rest_ns; /* the round's thread's: after the next round that takes too long */
 static bool suspended;
 static bool stopping;
@@ -168,14 +170,17 @@ static bool has_room_locked(void) { return count - free_count < capacity; }
 
 /* ---- giving ---- */
 
-static bool is_for(const struct stg_inode *folder) {
+bool stg_lease_is_possible(void) {
     const struct stg_options *options = &stg_fs.options;
 
-    return folder->volume->remote && options->lease_s > options->ttl_s &&
-           options->ttl_s >= TTL_MIN_S &&
+    return options->lease_s > options->ttl_s && options->ttl_s >= TTL_MIN_S &&
            (options->coherence == STG_COHERENCE_AUTO || options->coherence == STG_COHERENCE_TTL) &&
            options->entry_timeout_s < 0 && options->attr_timeout_s < 0 &&
            options->negative_timeout_s < 0;
+}
+
+bool stg_lease_is_for(const struct stg_inode *folder) {
+    return folder->volume->remote && stg_lease_is_possible();
 }
 
 /*
@@ -183,7 +188,7 @@ static bool is_for(const struct stg_inode *folder) {
  * looks it up would have to be told each name twice, with a pause.
  */
 static bool may_lease(const struct stg_inode *folder) {
-    return running && stg_fs.has_epoch && stg_notify_waits() && is_for(folder);
+    return running && stg_fs.has_epoch && stg_notify_waits() && stg_lease_is_for(folder);
 }
 
 static int64_t lease_ns(void) { return (int64_t)(stg_fs.options.lease_s * 1e9); }
@@ -475,9 +480,12 @@ static void look_at_each(const struct chunk *chunk) {
     stg_inode_fd_put(&lent);
 }
 
-static void end_chunk(struct chunk *chunk) {
-    free(chunk);
+/* `looked`: at all of it, but for what could not be read. */
+static void end_chunk(struct chunk *chunk, bool looked) {
     stg_lock_take(&lock);
+    for (size_t i = 0; looked && i < chunk->count; i++)
+        chunk->leases[i]->looked = round_number;
+    free(chunk);
     if (!--round_left)
         (void)pthread_cond_signal(&changed); /* cannot fail */
     stg_lock_drop(&lock);
@@ -490,10 +498,10 @@ static void work(struct stg_crew_work *work) {
         look_at_each(chunk);
     else
         read_folder(chunk);
-    end_chunk(chunk);
+    end_chunk(chunk, true);
 }
 
-static void drop(struct stg_crew_work *work) { end_chunk((struct chunk *)(void *)work); }
+static void drop(struct stg_crew_work *work) { end_chunk((struct chunk *)(void *)work, false); }
 
 static struct stg_crew crew =
     STG_CREW(STG_RANK_PLACES, .name = "leases", .threads_max = THREADS, .work = work, .drop = drop);
@@ -581,7 +589,7 @@ static bool push(struct lease **leases, size_t length) {
     stg_lock_drop(&lock);
     if (stg_crew_push(&crew, &chunk->work))
         return true;
-    end_chunk(chunk);
+    end_chunk(chunk, false);
     return false;
 }
 
@@ -626,13 +634,44 @@ static void measure_locked(uint64_t looked, int64_t took_ns, bool in_time) {
     int64_t room_ns = (int64_t)(stg_fs.options.ttl_s * 1e9) / ROUND_PART / MARGIN;
     uint64_t fit = took_ns > 0 ? (uint64_t)((double)looked * (double)room_ns / (double)took_ns) : 0;
 
-    if (in_time && fit < capacity && looked < capacity / 2) /* too few to tell */
-        fit = capacity;
+    if (fit < capacity && looked < capacity / 2) /* too few to tell, or the source has hesitated */
+        fit = in_time ? capacity : capacity / 2;
     fit = fit < capacity * GROWTH ? fit : capacity * GROWTH;
     capacity = fit < THREADS ? THREADS : fit > LAST_CAPACITY ? LAST_CAPACITY : fit;
 }
 
 /* ---- where a round takes too long ---- */
+
+/*
+ * As what is another: a name that is there is told now, and with the next round once more where
+ * that has no time for it, either.
+ */
+static void doubt_locked(struct lease *lease) {
+    lease->over = lease->over || !lease->inode || lease->differed;
+    lease->differed = lease->again = true;
+    if (lease->inode)
+        atomic_store(&lease->inode->leased_until_ns, 0);
+}
+
+/* What the round has not looked at in time is told. How many it has looked at, by requests. */
+static uint64_t doubt_rest(const struct round *round) {
+    uint64_t looked = 0;
+
+    for (size_t i = 0; i < round->length; i++) {
+        struct lease *lease = round->leases[i];
+        bool doubted;
+
+        stg_lock_take(&lock);
+        doubted = lease->looked != round_number;
+        if (doubted)
+            doubt_locked(lease);
+        looked += !doubted && !is_free(lease);
+        stg_lock_drop(&lock);
+        if (doubted)
+            stg_lease_tell(lease->folder, lease->name, lease->inode);
+    }
+    return looked;
+}
 
 static void forget_attributes(struct stg_inode *inode, void *unused) {
     (void)unused;
@@ -695,35 +734,50 @@ static void rest(void) {
 
 /* ---- rounds ---- */
 
-/* True where all was looked at in time. */
-static bool look_at_all(int64_t began_ns) {
-    int64_t limit_ns = began_ns + (int64_t)(stg_fs.options.ttl_s * 1e9) / ROUND_PART;
-    struct round round;
+/* Has all that there is looked at; what is past is taken out. False where that could not begin. */
+static bool begin_round(struct round *round, int64_t began_ns) {
     struct lease *out;
     bool whole;
 
     stg_lock_take(&lock);
     out = take_out_locked(began_ns, false);
-    whole = collect_locked(&round);
+    whole = collect_locked(round);
+    round_number++;
     round_left++; /* until all is pushed */
     stg_lock_drop(&lock);
     free_leases(out);
     if (whole)
-        qsort(round.leases, round.length, sizeof(struct lease *), by_kind_and_folder);
-    whole = whole && push_folders(&round) && push_others(&round);
+        qsort(round->leases, round->length, sizeof(struct lease *), by_kind_and_folder);
+    whole = whole && push_folders(round) && push_others(round);
     stg_lock_take(&lock);
     round_left--;
     stg_lock_drop(&lock);
-    whole = whole && wait_for_round(limit_ns);
-    if (!whole) {
+    return whole;
+}
+
+/*
+ * Looks at all that there is. What there was no time for is told; false where the source is so slow
+ * that nothing can be leased, and all of it is.
+ */
+static bool look_at_all(int64_t began_ns) {
+    int64_t ttl_ns = (int64_t)(stg_fs.options.ttl_s * 1e9);
+    struct round round;
+    bool goes_on = begin_round(&round, began_ns);
+    bool whole = goes_on && wait_for_round(began_ns + ttl_ns / ROUND_PART);
+    int64_t took_ns = stg_clock_monotonic_ns() - began_ns;
+    uint64_t looked = whole ? round.cost : goes_on ? doubt_rest(&round) : 0;
+
+    /* What was looked at is to be so again in time. */
+    goes_on = goes_on && (whole || wait_for_round(began_ns + ttl_ns / PERIOD_PART));
+    if (!goes_on) {
         suspend(&round);
         (void)wait_for_round(INT64_MAX);
     }
     stg_lock_take(&lock);
-    measure_locked(round.cost, stg_clock_monotonic_ns() - began_ns, whole);
+    measure_locked(looked, took_ns, whole);
     stg_lock_drop(&lock);
     free(round.leases);
-    return whole;
+    return goes_on;
 }
 
 /* Until there is something to look at; false at the end. */
@@ -762,7 +816,7 @@ static void *run(void *unused) {
 int stg_lease_start(void) {
     int error;
 
-    if (!is_for(stg_fs.root))
+    if (!stg_lease_is_for(stg_fs.root))
         return 0;
     error = -pthread_create(&thread, NULL, run, NULL);
     running = !error;

@@ -52,6 +52,10 @@ double stg_lease_absent_s(struct stg_inode *folder, const char *name, double kee
  */
 double stg_lease_attr_timeout_s(struct stg_inode *inode, const struct statx *stx, double timeout_s);
 
+/* Is there anything to lease, by the options alone, if the source is remote? And of that folder? */
+bool stg_lease_is_possible(void);
+bool stg_lease_is_for(const struct stg_inode *folder);
+
 /* May names of the folder, and its listing, be leased at all? */
 bool stg_lease_may(struct stg_inode *folder);
 
