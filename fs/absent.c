@@ -9,6 +9,7 @@
 #include "fs/absent.h"
 
 #include "fs/catalog.h"
+#include "fs/lease.h"
 #include "fs/tier.h"
 #include "fs/where.h"
 #include "util/bytes.h"
@@ -34,7 +35,8 @@ static char *list; /* protected by lock, as all below */
 static size_t used;
 static size_t room;
 static size_t count;
-static bool is_new; /* not as it is on disk */
+static bool is_new;  /* not as it is on disk */
+static bool is_kept; /* constant: there is a use for the list */
 /* By the hash of a path: where it begins, counted from 1; 0: free. A power of two of them. */
 static uint32_t *slots;
 static size_t slot_count;
@@ -106,7 +108,9 @@ void stg_absent_start(void) {
     size_t bytes = 0;
     size_t at = 0;
 
-    if (stg_catalog_is_there())
+    is_kept = stg_catalog_is_there() ||
+              (stg_tier_disk() && !stg_fs.root->volume->handles && stg_lease_is_for(stg_fs.root));
+    if (is_kept)
         kept = stg_disk_find(stg_tier_disk(), &name);
     if (!kept || name.bytes != LIST_MAX_BYTES)
         return;
@@ -126,7 +130,7 @@ void stg_absent_asked(struct stg_inode *folder, const char *name) {
     char path[PATH_MAX + NAME_MAX + 2];
     size_t length;
 
-    if (!stg_catalog_is_there() || stg_catalog_is_over() || !stg_where_found(folder, path))
+    if (!is_kept || stg_catalog_is_over() || !stg_where_found(folder, path))
         return;
     length = strlen(path);
     (void)snprintf(path + length, sizeof(path) - length, "%s%s", length ? "/" : "", name);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Which names were asked for in a tree that does not change, and are not there: kept on disk beside
- * the catalog, so that the next mount can tell the kernel before anybody asks for them again, see
- * primer.h. A compiler asks for each header in one folder after another.
+ * Which names were asked for in a remote tree, and are not there: kept on disk, so that the next
+ * mount can tell the kernel before anybody asks for them again, see primer.h. A compiler asks for
+ * each header in one folder after another.
  *
- * That a name is not there the catalog says, at the time; what is kept here is only which names.
+ * That a name is not there the catalog says, or the source, at the time; what is kept here is only
+ * which names.
  */
 #ifndef STG_FS_ABSENT_H
 #define STG_FS_ABSENT_H

@@ -2,7 +2,6 @@
 /* Owns the hand-over between the started process and the daemon. */
 #include "fs/daemon.h"
 
-#include "fs/catalog.h"
 #include "fs/fs.h"
 #include "fs/primer.h"
 #include "util/cleanup.h"
@@ -19,14 +18,18 @@
 #include <sys/mman.h>
 #include <sys/statfs.h>
 #include <sys/wait.h>
+#include <time.h>
 
-/* Twice what the walk takes, unless that has to wait for something. */
-#define WALK_PATIENCE_MS ((int)(STG_PRIMER_WALK_NS / 1000000) * 2)
+/* A walk takes less, unless it has to wait for something. */
+#define WALK_PATIENCE_MS ((int)((STG_PRIMER_LOOK_NS + STG_PRIMER_WALK_NS) / 1000000))
+/* Who is killed while he waits for the source is given his answer within a tenth of that (waits.h).
+ */
+#define KILL_PATIENCE_MS 1000
 /* Who listens reads what is in the pipe sooner. */
 #define TELL_PATIENCE_MS 200
 
 /* What the daemon says once the kernel has answered. */
-enum { IS_READY, IS_TO_BE_PRIMED };
+enum { IS_READY, IS_TO_BE_PRIMED, IS_TO_BE_LOOKED_AT };
 /* What became of waiting for it. */
 enum { IS_MOUNTED, HAS_FAILED, DAEMON_IS_GONE };
 
@@ -59,6 +62,9 @@ static void keep_open(int fd) {
     (void)!chdir("/");
 }
 
+/* Who walks, shared by all three processes; NULL: nobody will. */
+static struct stg_primer_walker *walker;
+
 /*
  * Waits for the daemon, which says on `fd` that it is ready, and for the mount. `done_fd`: whom to
  * tell before the walk, or -1: none walks. One of the values above.
@@ -77,7 +83,7 @@ static int wait_until_mounted(int fd, int done_fd) {
     if (got != 1)
         return DAEMON_IS_GONE;
     since_ns = stg_clock_monotonic_ns();
-    if (byte == IS_TO_BE_PRIMED)
+    if (byte != IS_READY)
         told = read_told(fd, &told_bytes);
     stg_fd_close(fd); /* the daemon is not to wait for who does not listen any more */
     /* The kernel holds this back until its first exchange with the daemon is complete. */
@@ -88,8 +94,9 @@ static int wait_until_mounted(int fd, int done_fd) {
     if (done_fd < 0 || write(done_fd, "", 1) != 1)
         return IS_MOUNTED;
     keep_open(done_fd);
-    if (byte == IS_TO_BE_PRIMED)
-        stg_primer_walk(stg_fs.options.mountpoint, told, told_bytes, since_ns);
+    if (byte != IS_READY)
+        stg_primer_walk(stg_fs.options.mountpoint, walker, byte == IS_TO_BE_LOOKED_AT, told,
+                        told_bytes, since_ns);
     return IS_MOUNTED;
 }
 
@@ -123,6 +130,19 @@ int stg_daemon_clean_start(void) {
     return 0;
 }
 
+/* Ends it, and what it has open in the mount, so that this can be unmounted: but for a while only.
+ */
+static void end_walker(pid_t pid) {
+    static const struct timespec pause = {.tv_nsec = 5000000};
+
+    (void)kill(pid, SIGKILL); /* ours, and not waited for; who is in the kernel stays */
+    for (int waited_ms = 0; waited_ms < KILL_PATIENCE_MS; waited_ms += 5) {
+        if (waitpid(pid, NULL, WNOHANG))
+            return;
+        (void)nanosleep(&pause, NULL); /* an early end does not matter */
+    }
+}
+
 /* Waits until the process that walks says that all but that is done, and for the rest not long. */
 static int wait_for_walker(int fd, pid_t pid) {
     struct pollfd ended = {.fd = fd, .events = POLLIN};
@@ -135,7 +155,7 @@ static int wait_for_walker(int fd, pid_t pid) {
     } while (got < 0 && errno == EINTR);
     if (got == 1) {
         (void)poll(&ended, 1, WALK_PATIENCE_MS);
-        (void)kill(pid, SIGKILL); /* ours, and not waited for; who is in the kernel stays */
+        end_walker(pid);
         return IS_MOUNTED;
     }
     (void)waitpid(pid, &status, 0);
@@ -144,9 +164,6 @@ static int wait_for_walker(int fd, pid_t pid) {
     stg_error("the process that waits for the mount was killed by signal %d", WTERMSIG(status));
     return HAS_FAILED;
 }
-
-/* The number of the process that walks, as that sees it; shared by all three. */
-static _Atomic pid_t *walker;
 
 /*
  * Waits in a process of its own, which walks through the mount then: one that asks a mount cannot
@@ -162,7 +179,7 @@ static int wait_and_walk(int fd) {
     pid = fork();
     if (!pid) {
         stg_fd_close(ends[0]);
-        atomic_store(walker, getpid());
+        atomic_store(&walker->process, getpid()); /* as it sees that itself */
         _exit(wait_until_mounted(fd, ends[1]));
     }
     stg_fd_close(ends[1]);
@@ -172,10 +189,10 @@ static int wait_and_walk(int fd) {
     return wait_for_walker(ends[0], pid);
 }
 
-static _Atomic pid_t *make_walker(void) {
-    void *shared = stg_catalog_is_possible() ? mmap(NULL, sizeof(*walker), PROT_READ | PROT_WRITE,
-                                                    MAP_SHARED | MAP_ANONYMOUS, -1, 0)
-                                             : MAP_FAILED;
+static struct stg_primer_walker *make_walker(void) {
+    void *shared = stg_primer_is_possible() ? mmap(NULL, sizeof(*walker), PROT_READ | PROT_WRITE,
+                                                   MAP_SHARED | MAP_ANONYMOUS, -1, 0)
+                                            : MAP_FAILED;
 
     return shared == MAP_FAILED ? NULL : shared; /* filled with 0 */
 }
@@ -229,14 +246,16 @@ static void tell(int fd, const char *told, size_t bytes) {
 void stg_daemon_ready(void) {
     stg_auto_free char *told = NULL;
     size_t bytes = 0;
+    enum stg_primer_way way;
     char byte;
     int null_fd;
 
     if (stg_fs.ready_fd < 0)
         return;
-    byte = IS_READY;
-    if (walker && stg_primer_begin(atomic_load(walker), &told, &bytes))
-        byte = IS_TO_BE_PRIMED;
+    way = stg_primer_begin(walker, &told, &bytes);
+    byte = way == STG_PRIMER_NONE   ? IS_READY
+           : way == STG_PRIMER_KEPT ? IS_TO_BE_PRIMED
+                                    : IS_TO_BE_LOOKED_AT;
     stg_log_to_syslog("stagefs");
     null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int fd = 0; null_fd >= 0 && fd <= 2; fd++)
@@ -245,7 +264,7 @@ void stg_daemon_ready(void) {
         stg_fd_close(null_fd);
     if (write(stg_fs.ready_fd, &byte, 1) != 1)
         stg_warning("the process that started the mount is gone");
-    else if (byte == IS_TO_BE_PRIMED)
+    else if (byte != IS_READY)
         tell(stg_fs.ready_fd, told, bytes);
     stg_fd_close(stg_fd_steal(&stg_fs.ready_fd));
 }

@@ -3,7 +3,6 @@
 #include "fs/given.h"
 
 #include "fs/lease.h"
-#include "fs/listing.h"
 #include "fs/notify.h"
 #include "util/clock.h"
 
@@ -20,8 +19,6 @@ struct stg_given {
 
 static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
 
-bool stg_given_is_for(struct stg_inode *folder) { return stg_lease_may(folder); }
-
 bool stg_given_is_current(struct stg_inode *folder) {
     struct stg_given *given = folder->given;
     int64_t oldest_ns = stg_clock_monotonic_ns() - (int64_t)(stg_fs.options.ttl_s * 1e9);
@@ -35,9 +32,14 @@ bool stg_given_is_current(struct stg_inode *folder) {
     known = given->known;
     sum = given->sum;
     stg_lock_drop(&lock);
-    /* Leased whatever comes of it: who lists it a second time does so again. */
     return known && stg_listing_sum(folder, &now) && stg_lease_listing(folder) && now.sum == sum &&
            now.at_ns >= oldest_ns;
+}
+
+bool stg_given_may_be_kept(struct stg_inode *folder) {
+    struct stg_listing_sum seen;
+
+    return folder->given && stg_listing_sum(folder, &seen) && stg_lease_listing(folder);
 }
 
 static struct stg_given *given_of_locked(struct stg_inode *folder) {
@@ -50,11 +52,9 @@ void stg_given_begin(struct stg_inode *folder, struct stg_giving *giving) {
     struct stg_given *given;
 
     stg_given_end(folder, giving, false);
-    if (!stg_given_is_for(folder))
+    if (!stg_lease_may(folder))
         return;
-    giving->begun_ns = stg_clock_monotonic_ns();
-    giving->generation = stg_listing_generation();
-    giving->sum = 0;
+    giving->seen = stg_listing_begin(folder);
     stg_lock_take(&lock);
     given = given_of_locked(folder);
     if (given) {
@@ -63,12 +63,12 @@ void stg_given_begin(struct stg_inode *folder, struct stg_giving *giving) {
         given->readers++;
     }
     stg_lock_drop(&lock);
-    giving->begun = giving->whole = given;
+    giving->begun = given;
 }
 
 void stg_given_entry(struct stg_giving *giving, const struct dirent64 *entry) {
     if (giving->begun)
-        giving->sum += stg_listing_hash(entry->d_name, entry->d_type);
+        giving->seen.sum += stg_listing_hash(entry->d_name, entry->d_type);
 }
 
 void stg_given_end(struct stg_inode *folder, struct stg_giving *giving, bool complete) {
@@ -81,11 +81,11 @@ void stg_given_end(struct stg_inode *folder, struct stg_giving *giving, bool com
     stg_lock_take(&lock);
     known = complete && !given->overlapped;
     given->known = known;
-    given->sum = giving->sum;
+    given->sum = giving->seen.sum;
     given->overlapped = --given->readers && given->overlapped;
     stg_lock_drop(&lock);
     if (known)
-        stg_listing_note_sum(folder, giving->sum, giving->begun_ns, giving->generation);
+        stg_listing_note(folder, &giving->seen);
 }
 
 void stg_given_check(struct stg_inode *folder, bool looked) {

@@ -16,24 +16,25 @@
 #define STG_FS_GIVEN_H
 
 #include "fs/inode.h"
+#include "fs/listing.h"
 
 struct dirent64;
 
 /* One who lists a folder; zeroed at first, and under its own lock. */
 struct stg_giving {
     bool begun;
-    bool whole; /* from the beginning, and nothing was left out since */
-    uint64_t sum;
-    int64_t begun_ns;
-    uint64_t generation;
+    struct stg_listing_seen seen;
 };
-
-/* May the kernel keep listings of that folder, for as long as they are looked at? */
-bool stg_given_is_for(struct stg_inode *folder);
 
 /* Is what the kernel keeps what the folder has, by a look within `ttl`? From now on it is leased.
  */
 bool stg_given_is_current(struct stg_inode *folder);
+
+/*
+ * May the kernel keep what it is going to be given? Where the folder is listed again, and is looked
+ * at from now on: also who holds it open is shown what changes.
+ */
+bool stg_given_may_be_kept(struct stg_inode *folder);
 
 /* The folder is listed from its beginning; nothing, where that is not for the kernel to keep. */
 void stg_given_begin(struct stg_inode *folder, struct stg_giving *giving);

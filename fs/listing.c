@@ -28,6 +28,9 @@
 #define REFRESH_THREADS 4
 /* FAT has two seconds. */
 #define TICK_NS INT64_C(2000000000)
+/* Times that are as old as that have been what they are for longer than a tick, unless the clock of
+ * the source is behind by as much. */
+#define OLD_S 60
 /* Looks in a row that a folder's times are believed, and how often they may lie. */
 #define BELIEVED_MAX 7
 #define LOOK_PART 16 /* of its time a folder takes to read that is looked at again and again */
@@ -45,13 +48,13 @@ struct stg_listing {
     int64_t not_before_ns; /* monotonic: what was read last is of no use, and would not be again */
     bool tells; /* reading it whole was possible, and its names are told apart by their case */
     bool reading;
-    uint64_t look_times;   /* a hash of the folder's times, before the last look */
-    int64_t look_since_ns; /* monotonic: when they were seen first */
-    int64_t looked_ns;     /* when it was read for a look; 0: that does not tell */
-    uint64_t look_sum;     /* a hash of what was read then */
-    unsigned believed;     /* looks since, by the times alone */
-    uint64_t sum;          /* of all that it had at `sum_ns` */
-    int64_t sum_ns;        /* monotonic; 0: never seen */
+    struct stg_listing_times look_times; /* of the folder, before the last look */
+    int64_t look_since_ns;               /* monotonic: when they were seen first */
+    int64_t looked_ns;                   /* when it was read for a look; 0: that does not tell */
+    uint64_t look_sum;                   /* what it had then */
+    unsigned believed;                   /* looks since, by the times alone */
+    uint64_t sum;                        /* of all that it had at `sum_ns` */
+    int64_t sum_ns;                      /* monotonic; 0: never seen */
     uint64_t sum_generation;
     bool refreshing; /* it is queued to be read, or is being read, before its time is over */
 };
@@ -65,8 +68,6 @@ static struct stg_lock lock = STG_LOCK(STG_RANK_PLACES);
 static _Atomic uint64_t generation;
 static atomic_uint lies; /* folders that had other names, and the times of before */
 static atomic_bool ending;
-
-uint64_t stg_listing_generation(void) { return atomic_load(&generation); }
 
 static uint64_t hash_of(const char *name) { return stg_hash_bytes(name, strlen(name), 0); }
 
@@ -328,35 +329,47 @@ bool stg_listing_may_tell(struct stg_inode *folder, const char *name) {
 }
 
 static bool times_tell_locked(const struct stg_listing *listing) {
-    return listing->looked_ns && listing->looked_ns - listing->look_since_ns >= TICK_NS;
+    return listing->looked_ns &&
+           (listing->look_times.old || listing->looked_ns - listing->look_since_ns >= TICK_NS);
 }
 
-/* A hash of the folder's times; 0 where they cannot be had. */
-static uint64_t times_of(struct stg_inode *folder) {
+static bool is_old(const struct statx_timestamp *time) {
+    return time->tv_sec + OLD_S < stg_clock_realtime_ns() / 1000000000;
+}
+
+struct stg_listing_times stg_listing_times(struct stg_inode *folder) {
     stg_auto_lent struct stg_lent_fd lent = STG_LENT_NONE;
+    struct stg_listing_times times = {0};
     struct statx stx;
 
     if (stg_inode_fd(folder, &lent) ||
         statx(lent.fd, "", AT_EMPTY_PATH, STATX_MTIME | STATX_CTIME, &stx))
-        return 0;
-    return stg_hash_bytes(&(const int64_t[]){stx.stx_mtime.tv_sec, stx.stx_mtime.tv_nsec,
-                                             stx.stx_ctime.tv_sec, stx.stx_ctime.tv_nsec},
-                          4 * sizeof(int64_t), 0);
+        return times;
+    times.old = is_old(&stx.stx_mtime) && is_old(&stx.stx_ctime);
+    times.hash = stg_hash_bytes(&(const int64_t[]){stx.stx_mtime.tv_sec, stx.stx_mtime.tv_nsec,
+                                                   stx.stx_ctime.tv_sec, stx.stx_ctime.tv_nsec},
+                                4 * sizeof(int64_t), 0);
+    return times;
+}
+
+static void note_times_locked(struct stg_listing *listing, struct stg_listing_times times,
+                              int64_t now_ns) {
+    if (!times.hash || times.hash != listing->look_times.hash)
+        listing->look_since_ns = now_ns;
+    listing->look_times = times;
 }
 
 bool stg_listing_is_same(struct stg_inode *folder) {
     struct stg_listing *listing = folder->listing;
     uint64_t seen_generation = atomic_load(&generation);
     int64_t now_ns = stg_clock_monotonic_ns();
-    uint64_t times = times_of(folder);
+    struct stg_listing_times times = stg_listing_times(folder);
     bool same;
 
     stg_lock_take(&lock);
-    if (!times || times != listing->look_times) {
-        listing->look_times = times;
-        listing->look_since_ns = now_ns;
-    }
-    same = times && times_tell_locked(listing) && listing->believed < BELIEVED_MAX &&
+    same = times.hash && times.hash == listing->look_times.hash;
+    note_times_locked(listing, times, now_ns);
+    same = same && times_tell_locked(listing) && listing->believed < BELIEVED_MAX &&
            atomic_load(&lies) < LIES_MAX;
     listing->believed += same;
     if (same && listing->sum_ns)
@@ -370,11 +383,10 @@ bool stg_listing_is_same(struct stg_inode *folder) {
 /* `times`: of the folder, after it was read. */
 static void note_look_locked(struct stg_listing *listing, const struct stg_listing *then,
                              const struct names *names, uint64_t times) {
-    uint64_t sum = stg_hash_bytes(names->hashes, names->count * sizeof(*names->hashes), 0);
-
-    if (times == listing->look_times && times_tell_locked(listing) && sum != listing->look_sum)
+    if (times == listing->look_times.hash && times_tell_locked(listing) &&
+        names->sum != listing->look_sum)
         atomic_fetch_add(&lies, 1);
-    listing->look_sum = sum;
+    listing->look_sum = names->sum;
     listing->looked_ns = then->read_ns;
     listing->believed = 0;
 }
@@ -408,7 +420,7 @@ struct stg_listing_look *stg_listing_look(struct stg_inode *folder) {
     stg_lock_drop(&lock);
     look->tells = then.tells;
     complete = read_names(folder, &look->tells, &look->names);
-    times = complete ? times_of(folder) : 0;
+    times = complete ? stg_listing_times(folder).hash : 0;
     stg_lock_take(&lock);
     end_locked(folder->listing, &then, complete ? &look->names : NULL, look->tells);
     if (complete)
@@ -451,12 +463,33 @@ bool stg_listing_sum(struct stg_inode *folder, struct stg_listing_sum *ret_sum) 
     return seen;
 }
 
-void stg_listing_note_sum(struct stg_inode *folder, uint64_t sum, int64_t at_ns,
-                          uint64_t seen_generation) {
+/*
+ * That is as good as a look where it has seen what the last one had: of other names some may be
+ * leased as absent, which the next look has to tell.
+ */
+static void note_given_locked(struct stg_listing *listing, const struct stg_listing_seen *seen) {
+    if (seen->at_ns < listing->looked_ns || (listing->sum_ns && listing->sum != seen->sum) ||
+        (listing->looked_ns && listing->look_sum != seen->sum))
+        return;
+    note_times_locked(listing, seen->times, seen->at_ns);
+    listing->look_sum = seen->sum;
+    listing->looked_ns = seen->at_ns;
+    listing->believed = 0;
+}
+
+void stg_listing_note(struct stg_inode *folder, const struct stg_listing_seen *seen) {
     stg_lock_take(&lock);
-    if (listing_locked(folder))
-        note_sum_locked(folder->listing, sum, at_ns, seen_generation);
+    if (listing_locked(folder)) {
+        note_given_locked(folder->listing, seen);
+        note_sum_locked(folder->listing, seen->sum, seen->at_ns, seen->generation);
+    }
     stg_lock_drop(&lock);
+}
+
+struct stg_listing_seen stg_listing_begin(struct stg_inode *folder) {
+    return (struct stg_listing_seen){.at_ns = stg_clock_monotonic_ns(),
+                                     .generation = atomic_load(&generation),
+                                     .times = stg_listing_times(folder)};
 }
 
 void stg_listing_asked(struct stg_inode *folder) { read_if_due(folder, ASKED); }

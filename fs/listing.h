@@ -39,8 +39,9 @@ struct stg_listing_look;
 
 /*
  * Has the folder the names that it had with the last look, by its times? They are believed where
- * they had been what they are for longer than a tick of any clock when it was read, and checked by
- * reading it every now and then: not every server has times for that (FAT, object stores).
+ * they had been what they are for longer than a tick of any clock when it was read, or are a minute
+ * old, and checked by reading it every now and then: not every server has times for that (FAT,
+ * object stores).
  */
 bool stg_listing_is_same(struct stg_inode *folder);
 
@@ -62,12 +63,26 @@ uint64_t stg_listing_hash(const char *name, unsigned char type);
 /* What was seen of the folder, by whoever has read it; false: nothing that is still good. */
 bool stg_listing_sum(struct stg_inode *folder, struct stg_listing_sum *ret_sum);
 
-/* Somebody has read all of the folder from `at_ns` on, when this was the generation. */
-void stg_listing_note_sum(struct stg_inode *folder, uint64_t sum, int64_t at_ns,
-                          uint64_t generation);
+/* The folder's times as one number, 0 where they cannot be had; and are they old? */
+struct stg_listing_times {
+    uint64_t hash;
+    bool old;
+};
 
-/* It is another after stg_listing_doubt_all(). */
-uint64_t stg_listing_generation(void);
+/* What somebody sees who reads a folder: begun before that. */
+struct stg_listing_seen {
+    uint64_t sum; /* of what was read */
+    int64_t at_ns;
+    uint64_t generation;
+    struct stg_listing_times times;
+};
+struct stg_listing_seen stg_listing_begin(struct stg_inode *folder);
+
+/* All of the folder was read. */
+void stg_listing_note(struct stg_inode *folder, const struct stg_listing_seen *seen);
+
+/* Asks the source. */
+struct stg_listing_times stg_listing_times(struct stg_inode *folder);
 
 /* Ends the threads that read folders anew, and readings by others that are going on. */
 void stg_listing_stop(void);

@@ -12,6 +12,7 @@
 #include "fs/reply.h"
 #include "fs/staging.h"
 #include "fs/tier.h"
+#include "fs/waits.h"
 #include "util/cleanup.h"
 
 #include <sys/statvfs.h>
@@ -38,6 +39,25 @@ static int get_attributes(struct stg_inode *inode, int flags, struct statx *ret_
     return 0;
 }
 
+#define WAS_ANSWERED 1
+
+/* The same, or WAS_ANSWERED by others, where the source does not answer (waits.h). */
+static int get_attributes_for(fuse_req_t req, struct stg_inode *inode, int flags,
+                              struct statx *ret_stx) {
+    struct stg_wait wait = {0};
+    int error;
+
+    if (!inode->volume->remote)
+        return get_attributes(inode, flags, ret_stx);
+    stg_inode_ref(inode); /* the kernel may forget it once it is answered */
+    stg_wait_begin(&wait, req);
+    error = get_attributes(inode, flags, ret_stx);
+    if (!stg_wait_end(&wait))
+        error = WAS_ANSWERED;
+    stg_inode_unref(inode);
+    return error;
+}
+
 /* `changed`: through the mount, just now, which says nothing of the pages. */
 static void reply_attributes(fuse_req_t req, struct stg_inode *inode, bool changed) {
     stg_auto_look look = stg_coherence_enter();
@@ -45,8 +65,10 @@ static void reply_attributes(fuse_req_t req, struct stg_inode *inode, bool chang
         stg_reply_attr_timeout(inode); /* before the look: a mapping may go between */
     struct statx stx;
     struct stat attr;
-    int error = get_attributes(inode, 0, &stx);
+    int error = get_attributes_for(req, inode, 0, &stx);
 
+    if (error == WAS_ANSWERED)
+        return;
     if (error) {
         stg_reply_result(req, error);
         return;
@@ -80,7 +102,9 @@ void stg_op_statx(fuse_req_t req, fuse_ino_t nodeid, int flags, int mask,
 
     (void)fi;
     (void)mask; /* the whole answer costs the same, and the kernel caches it */
-    error = get_attributes(inode, flags & AT_STATX_SYNC_TYPE, &stx);
+    error = get_attributes_for(req, inode, flags & AT_STATX_SYNC_TYPE, &stx);
+    if (error == WAS_ANSWERED)
+        return;
     if (error) {
         stg_reply_result(req, error);
         return;

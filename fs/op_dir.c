@@ -21,12 +21,14 @@
 #include "fs/catalog.h"
 #include "fs/coherence.h"
 #include "fs/given.h"
+#include "fs/lease.h"
 #include "fs/listing.h"
 #include "fs/names.h"
 #include "fs/notify.h"
 #include "fs/primer.h"
 #include "fs/record.h"
 #include "fs/reply.h"
+#include "fs/waits.h"
 #include "util/cleanup.h"
 #include "util/lock.h"
 
@@ -40,6 +42,7 @@
 struct dir_handle {
     struct dir_handle *next_open; /* of the list of those that are open; protected by its lock */
     struct dir_handle **link;
+    unsigned users; /* it is freed with the last: who has it open, and who is answering; the same */
     struct stg_lock lock;
     struct stg_inode *folder;      /* constant */
     int fd;                        /* -1: not open yet; protected by lock, as all below */
@@ -86,6 +89,23 @@ static void free_handle(struct dir_handle *handle) {
     free(handle);
 }
 
+static void use_handle(struct dir_handle *handle) {
+    stg_lock_take(&open_lock);
+    handle->users++;
+    stg_lock_drop(&open_lock);
+}
+
+/* One user less: the last frees it. */
+static void drop_handle(struct dir_handle *handle) {
+    bool last;
+
+    stg_lock_take(&open_lock);
+    last = !--handle->users;
+    stg_lock_drop(&open_lock);
+    if (last)
+        free_handle(handle);
+}
+
 /*
  * Opens the folder, unless it is `known`: the kernel keeps its listing. `room` bytes of it are read
  * at once. 0 or -errno.
@@ -99,7 +119,9 @@ static int new_handle(fuse_req_t req, struct stg_inode *inode, bool known, size_
     if (!handle)
         return -ENOMEM;
     if (!kept && !known)
-        fd = stg_primer_asks(req) ? -EAGAIN : stg_inode_open(inode, O_RDONLY | O_DIRECTORY);
+        fd = stg_primer_asks(req) == STG_PRIMER_KEPT
+                 ? -EAGAIN
+                 : stg_inode_open(inode, O_RDONLY | O_DIRECTORY);
     if (!kept && !known && fd < 0) {
         free(handle);
         return fd;
@@ -111,6 +133,7 @@ static int new_handle(fuse_req_t req, struct stg_inode *inode, bool known, size_
     handle->position = 0;
     handle->next = handle->filled = 0;
     handle->room = room;
+    handle->users = 1;
     stg_lock_init(&handle->lock, STG_RANK_DIRECTORY);
     list_handle(handle);
     *ret_handle = handle;
@@ -129,6 +152,7 @@ static bool may_be_kept(void) {
 void stg_op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
     struct stg_inode *inode = stg_inode_of(nodeid);
     bool is_current = stg_given_is_current(inode);
+    struct stg_wait wait = {0};
     struct dir_handle *handle;
     int error;
 
@@ -136,16 +160,28 @@ void stg_op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi
         stg_reply_result(req, -ENOSYS);
         return;
     }
+    stg_inode_ref(inode); /* the kernel may forget it once it is answered */
+    if (inode->volume->remote && !is_current)
+        stg_wait_begin(&wait, req);
     error = new_handle(req, inode, is_current, DIR_BUFFER_BYTES, &handle);
+    if (!stg_wait_end(&wait)) {
+        if (!error)
+            drop_handle(handle);
+        stg_inode_unref(inode);
+        return;
+    }
     if (error) {
         stg_reply_result(req, error);
+        stg_inode_unref(inode);
         return;
     }
     fi->fh = (uintptr_t)handle;
     fi->keep_cache = is_current || may_be_kept();
-    fi->cache_readdir = fi->keep_cache || stg_given_is_for(inode);
+    fi->cache_readdir = fi->keep_cache || stg_given_may_be_kept(inode) ||
+                        (stg_primer_asks(req) == STG_PRIMER_LOOKS && stg_lease_may(inode));
     if (fuse_reply_open(req, fi) == -ENOENT)
-        free_handle(handle);
+        drop_handle(handle);
+    stg_inode_unref(inode);
 }
 
 /* The entry of that number of what is kept, as getdents(2) would give it. */
@@ -251,6 +287,7 @@ struct listing {
     size_t size;
     size_t used;
     bool plus;
+    bool names_alone; /* who primes the kernel looks them up one by one, as those are leased */
 };
 
 /* What getdents itself tells, in the form that the reply wants. */
@@ -278,7 +315,7 @@ static bool add_entry(struct listing *listing, const struct dirent64 *entry) {
             fuse_add_direntry(listing->req, at, room, entry->d_name, &param.attr, entry->d_off);
     } else {
         /* One that cannot be looked up is listed all the same: the kernel asks when it must. */
-        if (!is_dots &&
+        if (!is_dots && !listing->names_alone &&
             fuse_add_direntry_plus(listing->req, NULL, 0, entry->d_name, NULL, 0) <= room &&
             !stg_lookup_for(listing->req, listing->inode, entry->d_name, &inode, &stx))
             stg_reply_fill_entry(listing->inode, inode, &stx, &param);
@@ -309,31 +346,19 @@ static int of_removed(bool opened_late, int error) {
     return opened_late && (error == -ESTALE || error == -EINVAL) ? -ENOENT : error;
 }
 
-static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
-                 struct fuse_file_info *fi, bool plus) {
-    stg_auto_look look = stg_coherence_enter();
-    struct dir_handle *handle = handle_of(fi);
-    stg_auto_free char *buffer = malloc(size);
-    struct listing listing = {req, stg_inode_of(nodeid), buffer, size, 0, plus};
+/*
+ * Adds what comes from there on. In `*ret_opens`: was the folder to be opened for it? As
+ * peek_locked().
+ */
+static int fill(struct listing *listing, struct dir_handle *handle, off_t offset, bool *ret_opens) {
     struct dirent64 *entry = NULL;
-    int result = buffer ? 0 : -ENOMEM;
-    bool opens = !handle; /* the folder, only now */
-    bool doubted;
+    int result;
 
-    /* What is not kept any more is left to who needs it. */
-    if (!result && stg_primer_asks(req) && !stg_catalog_folder(listing.inode))
-        result = -EAGAIN;
-    if (!result && !handle)
-        result = new_handle(req, listing.inode, false, room_for(size, plus), &handle);
-    if (result) {
-        stg_reply_result(req, of_removed(opens, result));
-        return;
-    }
     stg_lock_take(&handle->lock);
-    opens = opens || (handle->fd < 0 && !handle->kept);
+    *ret_opens = *ret_opens || (handle->fd < 0 && !handle->kept);
     result = seek_locked(handle, offset);
     if (!result) {
-        while ((result = peek_locked(handle, &entry)) == 1 && add_entry(&listing, entry)) {
+        while ((result = peek_locked(handle, &entry)) == 1 && add_entry(listing, entry)) {
             stg_given_entry(&handle->giving, entry);
             advance_locked(handle, entry);
         }
@@ -341,8 +366,61 @@ static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
             stg_given_end(handle->folder, &handle->giving, !result);
     }
     stg_lock_drop(&handle->lock);
+    return result;
+}
+
+/* For who primes the kernel by what the source has, which is not waited for (waits.h). */
+static void list_for_primer(struct listing *listing, struct dir_handle *handle, off_t offset) {
+    struct stg_inode *folder = listing->inode;
+    struct stg_wait wait = {0};
+    bool opens = false;
+    int result;
+
+    listing->names_alone = true;
+    use_handle(handle); /* the kernel may let go of both once it is answered */
+    stg_inode_ref(folder);
+    stg_wait_begin(&wait, listing->req);
+    result = fill(listing, handle, offset, &opens);
+    if (!result)
+        (void)stg_lease_listing(folder);
+    if (!stg_wait_end(&wait))
+        ; /* somebody else has answered it */
+    else if (result < 0 && !listing->used)
+        stg_reply_result(listing->req, of_removed(opens, result));
+    else
+        (void)fuse_reply_buf(listing->req, listing->buffer, listing->used); /* nothing to undo */
+    drop_handle(handle);
+    stg_inode_unref(folder);
+}
+
+static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
+                 struct fuse_file_info *fi, bool plus) {
+    stg_auto_look look = stg_coherence_enter();
+    enum stg_primer_way primer = stg_primer_asks(req);
+    struct dir_handle *handle = handle_of(fi);
+    stg_auto_free char *buffer = malloc(size);
+    struct listing listing = {
+        .req = req, .inode = stg_inode_of(nodeid), .buffer = buffer, .size = size, .plus = plus};
+    int result = buffer ? 0 : -ENOMEM;
+    bool opens = !handle; /* the folder, only now */
+    bool doubted;
+
+    /* What is not kept any more is left to who needs it. */
+    if (!result && primer == STG_PRIMER_KEPT && !stg_catalog_folder(listing.inode))
+        result = -EAGAIN;
+    if (!result && !handle)
+        result = new_handle(req, listing.inode, false, room_for(size, plus), &handle);
+    if (result) {
+        stg_reply_result(req, of_removed(opens, result));
+        return;
+    }
+    if (primer == STG_PRIMER_LOOKS) {
+        list_for_primer(&listing, handle, offset);
+        return;
+    }
+    result = fill(&listing, handle, offset, &opens);
     if (!fi->fh)
-        free_handle(handle);
+        drop_handle(handle);
     stg_catalog_asked(listing.inode);
     if (plus)
         stg_coherence_listed(listing.inode);
@@ -353,7 +431,7 @@ static void list(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
     if (result < 0 && !listing.used)
         stg_reply_result(req, of_removed(opens, result));
     else
-        (void)fuse_reply_buf(req, buffer, listing.used); /* interrupts are off: it is taken */
+        (void)fuse_reply_buf(req, buffer, listing.used); /* nothing to undo where it is gone */
     if (doubted) {
         stg_notify_listing_later(listing.inode);
         stg_inode_unref(listing.inode);
@@ -373,7 +451,7 @@ void stg_op_readdirplus(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t of
 void stg_op_releasedir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi) {
     (void)nodeid;
     if (fi->fh)
-        free_handle(handle_of(fi));
+        drop_handle(handle_of(fi));
     stg_reply_result(req, 0);
 }
 

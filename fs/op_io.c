@@ -94,7 +94,7 @@ void stg_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
     stg_auto_free char *buffer = NULL;
     ssize_t got;
 
-    if (stg_primer_asks(req)) {
+    if (stg_primer_asks(req) == STG_PRIMER_KEPT) {
         read_for_primer(req, stg_inode_of(nodeid), size, offset);
         return;
     }

@@ -16,6 +16,7 @@
 #include "fs/record.h"
 #include "fs/reply.h"
 #include "fs/staging.h"
+#include "fs/waits.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 
@@ -145,7 +146,7 @@ int stg_lookup_for(fuse_req_t req, struct stg_inode *parent, const char *name,
                    struct stg_inode **ret_inode, struct statx *ret_stx) {
     int error;
 
-    if (!stg_primer_asks(req))
+    if (stg_primer_asks(req) != STG_PRIMER_KEPT)
         return stg_lookup(parent, name, ret_inode, ret_stx);
     error = find_kept(parent, name, ret_inode, ret_stx);
     if (!error)
@@ -174,42 +175,63 @@ static void answer_primer(fuse_req_t req, struct stg_inode *folder, const char *
         stg_reply_result(req, error);
 }
 
+/* The answer, unless others have given it. */
+static void answer(fuse_req_t req, struct stg_wait *wait, struct stg_inode *folder,
+                   const char *name, int error, double absent_s, struct stg_inode *inode,
+                   const struct statx *stx) {
+    bool ours = stg_wait_end(wait);
+
+    if (!ours && !error)
+        stg_inode_forget(inode, 1);
+    else if (ours && !error)
+        stg_reply_entry(req, folder, name, inode, stx);
+    else if (ours && error == -ENOENT && absent_s > 0)
+        reply_absent(req, stg_lease_absent_s(folder, name, absent_s));
+    else if (ours)
+        stg_reply_result(req, error);
+}
+
+/* For predictions and recordings, of those who build; not of who primes the kernel. */
+static void note_asked(struct stg_inode *folder, const char *name, int error) {
+    if (error == -ENOENT)
+        stg_absent_asked(folder, name);
+    if (folder->volume->remote)
+        stg_predict_probed(folder, name);
+    stg_record_asked(folder, name, !error);
+}
+
 void stg_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name) {
     stg_auto_look looking = stg_coherence_enter();
+    enum stg_primer_way primer = stg_primer_asks(req);
     struct stg_inode *folder = stg_inode_of(parent);
     double absent_s = stg_coherence_negative_timeout_s(folder);
-    bool slow = folder->volume->remote;
-    struct stg_inode *inode;
+    struct stg_wait wait = {0};
+    struct stg_inode *inode = NULL;
     struct statx stx;
+    bool lacks;
+    bool slow;
     int error;
 
-    if (stg_primer_asks(req)) {
+    if (primer == STG_PRIMER_KEPT) {
         answer_primer(req, folder, name, absent_s);
         return;
     }
-    if (stg_listing_lacks(folder, name, &absent_s)) {
-        stg_predict_probed(folder, name);
-        stg_record_asked(folder, name, false);
-        stg_absent_asked(folder, name);
-        reply_absent(req, stg_lease_absent_s(folder, name, absent_s));
-        return;
-    }
-    if (slow)
-        stg_inode_ref(folder); /* the kernel may forget it once it is answered */
-    error = stg_lookup(folder, name, &inode, &stx);
-    if (error == -ENOENT)
-        stg_absent_asked(folder, name);
-    if (slow)
-        stg_predict_probed(folder, name); /* which is gone with the answer */
-    stg_record_asked(folder, name, !error);
-    if (!error)
-        stg_reply_entry(req, folder, name, inode, &stx);
-    else if (error == -ENOENT && absent_s > 0)
-        reply_absent(req, stg_lease_absent_s(folder, name, absent_s));
-    else
-        stg_reply_result(req, error);
+    lacks = stg_listing_lacks(folder, name, &absent_s);
+    slow = !lacks && folder->volume->remote;
     if (slow) {
-        stg_listing_asked(folder);
+        stg_inode_ref(folder); /* the kernel may forget it once it is answered */
+        stg_wait_begin(&wait, req);
+    }
+    error = lacks ? -ENOENT : stg_lookup(folder, name, &inode, &stx);
+    if (primer == STG_PRIMER_NONE)
+        note_asked(folder, name, error);
+    else if (error == -ENOENT)
+        stg_absent_asked(folder, name); /* it is asked for next time, too */
+    answer(req, &wait, folder, name, error, absent_s, inode, &stx);
+    if (slow) {
+        /* Who primes has listed the folder, and asks for all that it has. */
+        if (primer == STG_PRIMER_NONE || error == -ENOENT)
+            stg_listing_asked(folder);
         stg_inode_unref(folder);
     }
 }

@@ -110,7 +110,8 @@ static const struct option_row rows[] = {
      "how many threads may fetch files at once, at most; of what nobody waits for as many as pay"},
     {"source_timeout", KIND_SECONDS, FIELD(source_timeout_s), 0, NULL, "SECONDS", "0, for ever",
      NULL,
-     "how long a program waits for content that the source does not send, before it is told so"},
+     "how long a program waits for content, a name or attributes that the source does not send, "
+     "before it is told so"},
     {"bandwidth", KIND_BYTES, FIELD(bandwidth_bytes), 0, NULL, "BYTES", "0, no limit", NULL,
      "how much staging may fetch from the source in a second; what somebody waits for comes at "
      "once, and counts"},

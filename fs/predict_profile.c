@@ -13,6 +13,7 @@
 
 #include "fs/listing.h"
 #include "fs/predict_impl.h"
+#include "fs/primer.h"
 #include "fs/staging.h"
 #include "fs/tier.h"
 #include "util/crew.h"
@@ -152,6 +153,15 @@ static void drop(struct step *step) {
 static void drop_work(struct stg_crew_work *work) {
     if (work != &kept_folders)
         drop((struct step *)(void *)work);
+}
+
+static bool is_ended(void) {
+    bool is;
+
+    stg_lock_take(&lock);
+    is = ended;
+    stg_lock_drop(&lock);
+    return is;
 }
 
 /* Takes the next entry: what is put off comes first. NULL: none, or enough is being followed. */
@@ -406,10 +416,22 @@ int stg_profiles_load(const char *path) {
     return error;
 }
 
+/* The process that primes the kernel may have them listed. False at the end, too. */
+static bool are_left(void) {
+    bool over = false;
+    bool listed = false;
+
+    while (!over && !is_ended())
+        listed = stg_primer_has_listed(&over);
+    return over && !listed;
+}
+
 /* What is on disk is good for what is seen of the source: its folders are looked at. */
 static void follow_kept(void) {
     struct stg_profile kept = STG_PROFILE_NONE;
 
+    if (!are_left())
+        return;
     stg_tier_add_folders(&kept);
     if (kept.count)
         (void)stg_profiles_follow(&kept, false);
@@ -422,6 +444,9 @@ void stg_profiles_start(void) {
     if (at_mount.count)
         (void)stg_profiles_follow(&at_mount, true);
     stg_profile_fini(&at_mount);
+}
+
+void stg_profiles_follow_kept(void) {
     /* By a thread, as there may be many; where the mount ends first, not at all. */
     if (stg_fs.root->volume->remote && stg_predict_is_on(STG_PREDICT_PROFILES) && stg_tier_disk())
         (void)stg_crew_push(&crew, &kept_folders);

@@ -15,6 +15,12 @@ int stg_profiles_load(const char *path);
 void stg_profiles_start(void);
 
 /*
+ * Has the folders followed that copies on disk are of, where the process that primes the kernel
+ * leaves that to do (primer.h); once that has begun.
+ */
+void stg_profiles_follow_kept(void);
+
+/*
  * Follows the entries, which are consumed, after those that are still to be followed, or (`again`)
  * instead of them. Returns how many there are now. Thread-safe.
  */

@@ -153,6 +153,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn) {
     say_how_it_is_served(conn);
     stg_profiles_start(); /* now that it is known how copies will be served */
     stg_daemon_ready();
+    stg_profiles_follow_kept();
 }
 
 const struct fuse_lowlevel_ops stg_ops = {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Requests that wait for content which is being fetched, and the two ends that they have before it
- * comes: whoever waits is killed, or the source has taken longer than source_timeout=.
+ * Requests that wait for a remote source, for content which is being fetched, a name, or
+ * attributes; and the two ends that they have before it comes: whoever waits is killed, or the
+ * source has taken longer than source_timeout=.
  *
  * The kernel does not let a process go that waits for an answer, not even a killed one; it says
  * (FUSE_INTERRUPT) that some signal came, once for each request. Most signals are no reason to give
