@@ -103,6 +103,31 @@ check "timeout: the source goes on: it is read" promptly cmp "$MNT/many/6" "$SLO
 end_slow() { unmount_fs && unmount_slow; }
 check "timeout: the mount ends" end_slow
 
+# ---- names and attributes that the source does not tell ----
+
+mount_slow latency_us=300,timeout=0 || done_testing
+for options in coherence=strict coherence=strict,source_timeout=1; do
+    mount_fs "predict=none,$options" || done_testing
+    for gate in LOOKUP GETATTR; do
+        path=$MNT # whose name nobody looks up
+        [ $gate = GETATTR ] || path=$MNT/many/8
+        check "names: $options: $gate: it is known" promptly stat "$path"
+        slow_control "gate=$gate"
+        env --default-signal=INT,TERM stat "$path" </dev/null >"$TMPDIR/waiter.out" 2>&1 &
+        waiter=$!
+        own_process "$waiter"
+        check "names: $options: $gate: somebody waits for the source" slow_wait_held
+        [[ $options = *source_timeout* ]] || kill -TERM "$waiter"
+        check "names: $options: $gate: he ends" wait_for 5 process_gone "$waiter"
+        [[ $options != *source_timeout* ]] ||
+            check "names: $options: $gate: and is told why" grep -q "timed out" "$TMPDIR/waiter.out"
+        slow_control ""
+        check "names: $options: $gate: the source goes on: it is told" promptly stat "$path"
+    done
+    unmount_fs && pass "names: $options: the mount ends"
+done
+unmount_slow
+
 # ---- a daemon that is killed while it ends, and waits for the source ----
 
 requests_waiting() { # COUNT: that many requests of the mount, or more, have no answer
